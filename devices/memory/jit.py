@@ -1,0 +1,129 @@
+"""The one decorator under which every hot path is compiled.
+
+A kernel is a module-level function over arrays and numbers.  It is compiled by numba on its first
+call and kept on disk.  Numba's own disk cache is keyed by the function's file alone, so that a
+changed callee, module constant or `NUMBA_BOUNDSCHECK` goes on running the old machine code; here
+the folder of the cache is named by a digest of every source file of the packages that hold
+kernels, of the flags and of the versions, and is therefore never stale.
+
+Environment:
+    NUMBA_BOUNDSCHECK=1       compiled with bounds checks (a folder of its own)
+    NUMBA_DISABLE_JIT=1       not compiled at all: the same Python source is interpreted
+    EMULATOR_CACHE_DIR=DIR    where compiled kernels are kept (default: ~/.cache/free-page-lab)
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar, overload
+
+import llvmlite
+import numba
+from numba.core import config as numba_config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PACKAGES: Final = ("devices", "emulator")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_FOLDERS_KEPT_MAX: Final = 8  # A folder is some 10 MiB; every edit of a kernel makes a new one.
+
+
+def interpreted() -> bool:
+    """Whether kernels run as plain Python (`NUMBA_DISABLE_JIT=1`)."""
+    return bool(numba_config.DISABLE_JIT)
+
+
+def is_kernel_source(path: Path) -> bool:
+    """Whether a kernel may be compiled from this file: by its name, so that a test can hold it."""
+    return (
+        path.name in ("layout.py", "kernels.py")
+        or path.name.endswith("_kernels.py")
+        or path.parent.name in ("memory", "mechanisms")
+    )
+
+
+def _kernel_sources() -> Iterable[Path]:
+    for package in _PACKAGES:
+        yield from filter(is_kernel_source, sorted((_ROOT / package).rglob("*.py")))
+
+
+def _digest(extra: Iterable[Path] = ()) -> str:
+    h = hashlib.blake2b(digest_size=10)
+    for part in (
+        numba.__version__,
+        llvmlite.__version__,
+        platform.machine(),
+        platform.python_version(),
+        str(bool(numba_config.BOUNDSCHECK)),
+        str(numba_config.OPT),
+    ):
+        h.update(part.encode() + b"\0")
+    for path in (*_kernel_sources(), *extra):
+        h.update(path.name.encode() + b"\0")
+        h.update(path.read_bytes())
+    return h.hexdigest()
+
+
+def _cache_root() -> Path:
+    named = os.environ.get("EMULATOR_CACHE_DIR")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "free-page-lab"
+
+
+def _drop_old_folders(root: Path, keep: Path) -> None:
+    """Keep the newest folders only.  Losing a race for one of them is harmless."""
+    import shutil
+
+    folders = [p for p in root.iterdir() if p.is_dir() and p != keep]
+    folders.sort(key=lambda p: p.stat().st_mtime)
+    for folder in folders[: max(0, len(folders) - (_FOLDERS_KEPT_MAX - 1))]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def use_cache(extra: Iterable[Path] = ()) -> Path:
+    """Point numba at the folder for the present sources and flags, and return it.
+
+    `extra`: further source files that kernels are compiled from (a user's own mechanism).
+    Must run before the first `kernel` of those files is decorated.
+    """
+    root = _cache_root()
+    folder = root / _digest(extra)
+    try:
+        fresh = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            _drop_old_folders(root, folder)
+    except OSError:  # No home, or a read-only one: compiled code then lives as long as we do.
+        import atexit
+        import shutil
+        import tempfile
+
+        folder = Path(tempfile.mkdtemp(prefix="free-page-lab-"))
+        owner = os.getpid()
+        atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    numba_config.CACHE_DIR = str(folder)
+    return folder
+
+
+CACHE_FOLDER: Final = use_cache()
+
+
+@overload
+def kernel(function: F) -> F: ...
+@overload
+def kernel(*, inline: bool = False) -> Callable[[F], F]: ...
+def kernel(function: F | None = None, *, inline: bool = False) -> Any:
+    """Compile `function` when it is first called, and keep the machine code on disk.
+
+    `inline=True` asks LLVM to inline it into every caller: for the few functions on the path of
+    every page.  Kernels release the GIL and divide as C does.
+    """
+
+    def decorate(f: F) -> Any:
+        return numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=inline)(f)
+
+    return decorate if function is None else decorate(function)
