@@ -1,9 +1,9 @@
 """Atomic operations on shared words, for kernels in several processes.
 
 Every function takes `(records, index, field)`: a one-dimensional structured array, an index into
-it, and the literal name of a 4- or 8-byte unsigned integer field.  The ordering is in the name,
-as in C11.  Uncompiled (`NUMBA_DISABLE_JIT=1`) the plain twins below run: then one process must be
-alone with the memory.
+it, and the literal name of a 2-, 4- or 8-byte unsigned integer field.  The ordering is in the
+name, as in C11.  Uncompiled (`NUMBA_DISABLE_JIT=1`) the plain twins below run: then one process
+must be alone with the memory.
 
     load_acquire, load_relaxed          -> value
     store_release, store_relaxed        -> nothing
@@ -41,8 +41,8 @@ def _member(records: Any, field: Any) -> tuple[int, Any]:
         raise TypeError("an atomic needs a structured array, an index and a field's literal name")
     record = records.dtype
     member = record.typeof(field)
-    if not (isinstance(member, types.Integer) and member.bitwidth in (32, 64)):
-        raise TypeError(f"field {field!r} is not a 4- or 8-byte integer")
+    if not (isinstance(member, types.Integer) and member.bitwidth in (16, 32, 64)):
+        raise TypeError(f"field {field!r} is not a 2-, 4- or 8-byte integer")
     offset = record.offset(field)
     if offset % (member.bitwidth // 8):
         raise TypeError(f"field {field!r} is not naturally aligned")

@@ -1,0 +1,235 @@
+"""Walking all of a guest's memory: the invariants, and free lists rebuilt from the page array.
+
+Only while nothing else works on the guest's memory, or with its locks held.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from devices.memory.jit import kernel
+from emulator.guest.mm.buddy_kernels import (
+    FREE_SILENTLY_TO_TAIL,
+    free_one_block,
+    is_free_buddy,
+    link_free,
+    pageblock_type,
+)
+from emulator.guest.mm.init_kernels import largest_order_at
+from emulator.guest.mm.layout import (
+    ALLOCATED,
+    BUDDY,
+    ISOLATED,
+    MARK_REPORTED,
+    MAX_ORDER,
+    NONE,
+    NR_LOWORDER_PCP_LISTS,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    NR_PCP_LISTS,
+    PCP,
+)
+from emulator.guest.mm.list_kernels import (
+    free_list_sentinel,
+    list_add_tail,
+    list_init,
+    list_next,
+    list_prev,
+    pcp_list_sentinel,
+)
+from emulator.guest.mm.page_alloc_kernels import zone_of
+
+# What `check_zone` and `check_pcp` return: 0, or what is wrong.
+CHECK_MESSAGES = (
+    "sound",
+    "a page lies in no block",
+    "a block crosses its zone's end or is not aligned",
+    "a page inside of a block heads one itself",
+    "two free buddies are not merged",
+    "nr_free differs from the blocks in the page array",
+    "free_pages differs from the page array",
+    "isolated_pages differs from the page array",
+    "reported_pages differs from the page array",
+    "a list holds a block that is not free, or of another order",
+    "a list's links do not match",
+    "the lists hold fewer or more blocks than the page array",
+    "a per-CPU list holds a block that is not on it, or of another vCPU",
+    "a per-CPU count differs from its lists",
+)
+
+
+@kernel(inner=True)
+def count_pages(mm: Any, z: int, counts: Any) -> tuple[int, int]:
+    """Pages of a zone by kind, into `counts` (i8[NR_KINDS]); (0, first page) or (error, page)."""
+    at = np.int64(mm.zones[z]["start_pfn"])
+    end = np.int64(mm.zones[z]["end_pfn"])
+    while at < end:
+        kind = np.int64(mm.pages[at]["kind"])
+        if kind == NONE:
+            return 1, at
+        order = np.int64(mm.pages[at]["order"])
+        size = np.int64(1) << order
+        if order > MAX_ORDER or at & (size - 1) != 0 or at + size > end:
+            return 2, at
+        counts[kind] += size
+        if kind == BUDDY:
+            for inner in range(at + 1, at + size):
+                if mm.pages[inner]["kind"] != NONE:
+                    return 3, inner
+            if order < MAX_ORDER and is_free_buddy(mm, z, at ^ size, order):
+                return 4, at
+        at += size
+    return 0, end
+
+
+@kernel
+def check_zone(mm: Any, z: int, counts: Any) -> tuple[int, int]:
+    """All invariants of a zone; adds its pages by kind to `counts`.  (message, page frame)."""
+    free_before, isolated_before = counts[BUDDY], counts[ISOLATED]
+    error, where = count_pages(mm, z, counts)
+    if error != 0:
+        return error, where
+    zone = mm.zones[z]
+    reported = np.int64(0)
+    listed = np.int64(0)
+    for order in range(NR_ORDERS):
+        blocks = np.int64(0)
+        for migratetype in range(NR_MIGRATETYPES):
+            sentinel = free_list_sentinel(mm, z, order, migratetype)
+            at = list_next(mm.pages, sentinel)
+            while at != sentinel:
+                page = mm.pages[at]
+                if page["kind"] != BUDDY or page["order"] != order:
+                    return 9, at
+                if list_prev(mm.pages, list_next(mm.pages, at)) != at:
+                    return 10, at
+                if page["mark"] & MARK_REPORTED:
+                    reported += 1 << order
+                blocks += 1
+                listed += 1 << order
+                if listed > zone["end_pfn"] - zone["start_pfn"]:
+                    return 10, at  # A circle that does not come back to its sentinel.
+                at = list_next(mm.pages, at)
+        if blocks != zone["nr_free"][order]:
+            return 5, order
+    if listed != counts[BUDDY] - free_before:
+        return 11, 0
+    if zone["free_pages"] != listed:
+        return 6, 0
+    if zone["isolated_pages"] != counts[ISOLATED] - isolated_before:
+        return 7, 0
+    if zone["reported_pages"] != reported:
+        return 8, 0
+    return 0, 0
+
+
+@kernel
+def check_pcp(mm: Any, cpu: int, z: int) -> tuple[int, int]:
+    """The lists of one vCPU in one zone; (message, page frame)."""
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    total = np.int64(0)
+    for pindex in range(NR_PCP_LISTS):
+        order = pindex // NR_MIGRATETYPES
+        if pindex >= NR_LOWORDER_PCP_LISTS:
+            order = np.int64(mm.kernel[0]["pageblock_order"])
+        sentinel = pcp_list_sentinel(mm, pcp, pindex)
+        at = list_next(mm.pages, sentinel)
+        while at != sentinel:
+            page = mm.pages[at]
+            if page["kind"] != PCP or page["order"] != order or page["owner"] != cpu:
+                return 12, at
+            total += 1 << order
+            if total > mm.pcps[pcp]["count"]:
+                return 13, at
+            at = list_next(mm.pages, at)
+    return (0 if total == mm.pcps[pcp]["count"] else 13), 0
+
+
+@kernel
+def rebuild_free_lists(mm: Any, z: int) -> int:
+    """Make the zone's lists and counters anew from the page array; pages that were between two
+    places become free.  Returns how many those were.
+
+    For when the owner of the zone's lock died.  The lists' order and the reported marks are lost.
+    """
+    zone = mm.zones[z]
+    pages = mm.pages
+    for order in range(NR_ORDERS):
+        zone["nr_free"][order] = 0
+        for migratetype in range(NR_MIGRATETYPES):
+            list_init(pages, free_list_sentinel(mm, z, order, migratetype))
+    zone["free_pages"] = 0
+    zone["isolated_pages"] = 0
+    zone["reported_pages"] = 0
+    found = np.int64(0)
+    at = np.int64(zone["start_pfn"])
+    end = np.int64(zone["end_pfn"])
+    while at < end:
+        page = pages[at]
+        kind = page["kind"]
+        size = np.int64(1) << np.int64(page["order"])
+        if kind == NONE:
+            stop = at
+            while stop < end and pages[stop]["kind"] == NONE:
+                stop += 1
+            found += stop - at
+            while at < stop:
+                order = largest_order_at(at, stop)
+                pages[at]["stamp"] = 0
+                free_one_block(
+                    mm, z, at, order, pageblock_type(mm, at), FREE_SILENTLY_TO_TAIL, 0
+                )
+                at += 1 << order
+            continue
+        for inner in range(at + 1, at + size):
+            if pages[inner]["kind"] == BUDDY or pages[inner]["kind"] == NONE:
+                pages[inner]["kind"] = NONE
+        if kind == ISOLATED:
+            zone["isolated_pages"] += size
+        elif kind == BUDDY:
+            # Linked without merging: a later block may still be about to be rebuilt.
+            page["mark"] = 0
+            link_free(mm, z, at, np.int64(page["order"]), pageblock_type(mm, at), True)
+            zone["free_pages"] += size
+        at += size
+    return found
+
+
+@kernel
+def rebuild_pcps(mm: Any, cpu: int) -> None:
+    """Forget the lists of a vCPU that died; `free_owned` finds the pages."""
+    for z in range(np.int64(mm.kernel[0]["nr_zones"])):
+        pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+        mm.pcps[pcp]["count"] = 0
+        for pindex in range(NR_PCP_LISTS):
+            list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
+
+
+@kernel
+def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
+    """Free every page of zone `z` that the dead vCPU `owner` held; returns how many pages."""
+    at = np.int64(mm.zones[z]["start_pfn"])
+    end = np.int64(mm.zones[z]["end_pfn"])
+    freed = np.int64(0)
+    while at < end:
+        page = mm.pages[at]
+        kind = page["kind"]
+        size = np.int64(1) << np.int64(page["order"]) if kind != NONE else np.int64(1)
+        if (kind == PCP or kind == ALLOCATED) and page["owner"] == owner:
+            order = np.int64(page["order"])
+            page["stamp"] = 0
+            free_one_block(mm, z, at, order, pageblock_type(mm, at), 0, now_ns)
+            freed += size
+        at += size
+    return freed
+
+
+@kernel
+def owner_of_lock(mm: Any, z: int) -> int:
+    """The actor that holds the lock of zone `z`, or -1."""
+    return np.int64(mm.zones[z]["lock"] & np.uint32(0x7FFFFFFF)) - 1
+
+
+@kernel
+def zone_index(mm: Any, pfn: int) -> int:
+    return zone_of(mm, pfn)

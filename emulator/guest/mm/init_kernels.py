@@ -1,0 +1,60 @@
+"""Bringing a guest's memory up: every block head written once, nothing else touched."""
+
+from typing import Any
+
+import numpy as np
+
+from devices.memory.jit import kernel
+from emulator.guest.mm.buddy_kernels import FREE_SILENTLY_TO_TAIL, free_one_block, pageblock_type
+from emulator.guest.mm.layout import (
+    MAX_ORDER,
+    NR_FREE_LISTS,
+    NR_MIGRATETYPES,
+    NR_PCP_LISTS,
+    RESERVED,
+)
+from emulator.guest.mm.list_kernels import free_list_sentinel, list_init, pcp_list_sentinel
+
+
+@kernel(inner=True)
+def largest_order_at(pfn: int, end: int) -> int:
+    """The order of the largest aligned block that begins at `pfn` and ends by `end`."""
+    order = np.int64(MAX_ORDER)
+    while order > 0 and (pfn & ((1 << order) - 1) != 0 or pfn + (1 << order) > end):
+        order -= 1
+    return order
+
+
+@kernel
+def init_lists(mm: Any) -> None:
+    """Empty free lists and per-CPU lists."""
+    nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+    for z in range(nr_zones):
+        for index in range(NR_FREE_LISTS):
+            order, migratetype = index // NR_MIGRATETYPES, index % NR_MIGRATETYPES
+            list_init(mm.pages, free_list_sentinel(mm, z, order, migratetype))
+    for pcp in range(nr_zones * np.int64(mm.kernel[0]["nr_cpus"])):
+        for pindex in range(NR_PCP_LISTS):
+            list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
+
+
+@kernel
+def init_zone(mm: Any, z: int, reserved_pages: int) -> None:
+    """Hand a zone's pages to its allocator, in blocks as large as alignment allows.
+
+    The first `reserved_pages` belong to the kernel and are never freed.  Blocks go to the tail,
+    ascending, as __free_pages_core does at boot; no mechanism is told.
+    """
+    zone = mm.zones[z]
+    end = np.int64(zone["end_pfn"])
+    pfn = np.int64(zone["start_pfn"])
+    boundary = pfn + reserved_pages
+    while pfn < boundary:
+        order = largest_order_at(pfn, boundary)
+        mm.pages[pfn]["order"] = order
+        mm.pages[pfn]["kind"] = RESERVED
+        pfn += 1 << order
+    while pfn < end:
+        order = largest_order_at(pfn, end)
+        free_one_block(mm, z, pfn, order, pageblock_type(mm, pfn), FREE_SILENTLY_TO_TAIL, 0)
+        pfn += 1 << order

@@ -1,0 +1,213 @@
+"""The guest's memory management as it lies in shared memory (Linux 6.6, mm/page_alloc.c).
+
+    pages        PAGE[nr_pages + sentinels]     one record a page frame, 16 bytes
+    pageblocks   u1[nr_pages >> pageblock_order] the migratetype of each pageblock
+    zones        ZONE[nr_zones]
+    pcps         PCP[nr_cpus * nr_zones]        per-CPU lists: index cpu * nr_zones + zone
+    actors       ACTOR[nr_cpus + 1]             what each vCPU, and the guest's kernel, counts
+    kernel       KERNEL[1]                      what holds for the whole guest
+
+A block of `1 << order` pages is described by its first page alone, its *head*; the other records
+of a block are `NONE`.  Lists are doubly linked and circular, through `next` and `prev`, around a
+sentinel: a record behind the last page (`free_list_sentinel`, `pcp_list_sentinel`).  So a block
+leaves its list without anyone knowing which list that is, as in the kernel.
+"""
+
+from typing import Final
+
+import numpy as np
+
+PAGE_SIZE: Final = 4096
+PAGE_SHIFT: Final = 12
+MAX_ORDER: Final = 10  # Inclusive, as from Linux 6.4 on: the largest block is 4 MiB.
+NR_ORDERS: Final = MAX_ORDER + 1
+COSTLY_ORDER: Final = 3  # PAGE_ALLOC_COSTLY_ORDER: the per-CPU lists hold orders 0..3.
+NO_PAGE: Final = -1
+
+# Migratetypes (include/linux/mmzone.h); HIGHATOMIC, CMA and ISOLATE are not modelled.
+UNMOVABLE: Final = 0
+MOVABLE: Final = 1
+RECLAIMABLE: Final = 2
+NR_MIGRATETYPES: Final = 3
+MIGRATETYPE_NAMES: Final = ("unmovable", "movable", "reclaimable")
+
+NR_FREE_LISTS: Final = NR_ORDERS * NR_MIGRATETYPES
+NR_LOWORDER_PCP_LISTS: Final = NR_MIGRATETYPES * (COSTLY_ORDER + 1)
+NR_PCP_LISTS: Final = NR_LOWORDER_PCP_LISTS + 2  # Two for huge pages: other, movable.
+
+# PAGE.kind: where the block is.  A page is always in exactly one of these places.
+NONE: Final = 0  # not the head of a block (or, for an instant, between two places)
+BUDDY: Final = 1  # on a free list of its zone
+PCP: Final = 2  # on a per-CPU list of `owner`
+ISOLATED: Final = 3  # taken off a free list by the hinting task
+ALLOCATED: Final = 4  # in use by `owner`
+RESERVED: Final = 5  # held by the guest's kernel since boot
+NR_KINDS: Final = 6
+
+# PAGE.mark.  On a free list: flags.  Elsewhere: the migratetype, in the low bits.
+MARK_REPORTED: Final = 0x80  # PG_reported: the host has been told, content may be gone
+MIGRATETYPE_MASK: Final = 0x03
+
+PAGE: Final = np.dtype(
+    [
+        ("next", "<u4"),  # page frame or sentinel
+        ("prev", "<u4"),
+        ("stamp", "<u4"),  # free: ticks of the last free; allocated: the owner's generation
+        ("order", "u1"),
+        ("kind", "u1"),
+        ("owner", "u1"),  # actor, where kind is PCP or ALLOCATED
+        ("mark", "u1"),
+    ],
+    align=True,
+)
+assert PAGE.itemsize == 16
+
+# PAGE.stamp of a free block counts ticks of 2**16 ns (65.5 us) and wraps after 78 hours.
+TICK_SHIFT: Final = 16
+TICK_MASK: Final = 0xFFFFFFFF
+
+# ZONE.lock: 0, or the owner's number + 1; the top bit says that somebody sleeps on the word.
+LOCK_WAITERS: Final = 0x80000000
+LOCK_OWNER_MASK: Final = 0x7FFFFFFF
+
+ZONE: Final = np.dtype(
+    {
+        "names": [
+            "lock",
+            "start_pfn",
+            "end_pfn",
+            "flags",
+            "managed",
+            "free_pages",
+            "isolated_pages",
+            "reported_pages",
+            "watermark_min",
+            "watermark_low",
+            "watermark_high",
+            "watermark_boost",
+            "lowmem_reserve",
+            "nr_free",
+        ],
+        "formats": [
+            "<u4",
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",  # pages on the free lists (NR_FREE_PAGES)
+            "<i8",
+            "<i8",  # pages of blocks that carry MARK_REPORTED
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",  # what an allocation that prefers a higher zone must leave, pages
+            ("<i8", NR_ORDERS),  # blocks, over all migratetypes, as in struct free_area
+        ],
+        "offsets": [0, 64, 72, 80, 88, 128, 136, 144, 152, 160, 168, 176, 184, 192],
+        "itemsize": 320,
+    },
+    align=True,
+)
+ZONE_NOFRAGMENT: Final = 1  # flags: prefer a lower zone to mixing migratetypes (NORMAL over DMA32)
+
+PCP_LISTS: Final = np.dtype(
+    {
+        "names": ["count", "high", "batch", "free_factor"],
+        "formats": ["<i8", "<i8", "<i8", "<i8"],
+        "offsets": [0, 8, 16, 24],
+        "itemsize": 64,  # A cache line each: every vCPU writes its own only.
+    },
+    align=True,
+)
+
+# Histograms with 4 buckets an octave: 0..3 exact, then 4 << n .. 8 << n in quarters.
+NR_BUCKETS: Final = 160
+
+ACTOR: Final = np.dtype(
+    {
+        "names": [
+            "operations",
+            "pages_touched",
+            "faults",
+            "failed_allocations",
+            "pages_checked",
+            "violations",
+            "generation",
+            "now_ns",
+            "lock_wait_ns",
+            "lock_acquired_ns",
+            "lock_hold_max_ns",
+            "drain_requested",
+            "doorbell",
+            "arrivals",
+            "state",
+            "held_pages",
+            "alloc_latency_ns",
+            "lock_hold_ns",
+        ],
+        "formats": [
+            "<i8",  # allocations and frees
+            "<i8",
+            "<i8",  # pages that became resident (accounted RAM only)
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",
+            "<i8",  # this actor's last look at the clock
+            "<i8",
+            "<i8",
+            "<i8",
+            "<u4",  # set by others: give your per-CPU lists back
+            "<u4",  # set by hooks of a mechanism: wake the hinting task
+            "<u4",  # barriers that this actor has come to
+            "<u4",  # ACTOR_*
+            "<i8",
+            ("<i8", NR_BUCKETS),
+            ("<i8", NR_BUCKETS),
+        ],
+        "offsets": [
+            *range(0, 88, 8),
+            128,
+            132,
+            136,
+            140,
+            144,
+            192,
+            192 + 8 * NR_BUCKETS,
+        ],
+        "itemsize": 192 + 16 * NR_BUCKETS,
+    },
+    align=True,
+)
+assert ACTOR.itemsize % 64 == 0
+
+ACTOR_STARTING: Final = 0
+ACTOR_RUNNING: Final = 1
+ACTOR_DONE: Final = 2
+ACTOR_LOST: Final = 3
+
+KERNEL: Final = np.dtype(
+    {
+        "names": [
+            "nr_pages",
+            "nr_zones",
+            "nr_cpus",
+            "pageblock_order",
+            "thp",
+            "virtual",
+            "virtual_now_ns",
+            "ready",
+            "stop",
+        ],
+        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<u4", "<u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 64, 68],
+        "itemsize": 128,
+    },
+    align=True,
+)
+
+
+def nr_sentinels(*, zones: int, cpus: int) -> int:
+    """List heads behind the page records."""
+    return zones * NR_FREE_LISTS + zones * cpus * NR_PCP_LISTS

@@ -1,0 +1,96 @@
+"""The zone lock: a word in shared memory that holds its owner.
+
+It spins briefly and then sleeps on a futex: more vCPU processes than cores is the normal case, and
+a pure spinlock would burn the time slice of the vCPU that holds the lock.  The owner's number in
+the word is what lets a dead owner be found (`recovery`).  Not fair, as any lock that lets a running
+process overtake sleepers; a ticket lock would hand off to sleepers, at 44 us each.
+
+    0                 free
+    owner + 1         held
+    LOCK_WAITERS      or-ed in: somebody may sleep, so the release must wake one
+"""
+
+from typing import Any
+
+import numpy as np
+
+from devices.memory.atomics import (
+    compare_exchange,
+    exchange,
+    futex_wait,
+    futex_wake,
+    load_relaxed,
+    monotonic_ns,
+    pause,
+)
+from devices.memory.jit import kernel
+from emulator.guest.mm.layout import LOCK_WAITERS, NR_BUCKETS
+
+_SPINS_MAX = 200  # About 5 us: longer than most holds, far shorter than a sleep and wake-up.
+_SLEEP_MAX_NS = 50_000_000  # A sleeper looks again even if the one who should wake it was killed.
+
+
+@kernel(inner=True)
+def bucket_of(value: int) -> int:
+    """The bucket of a histogram that counts `value`: four an octave."""
+    v = np.int64(value)
+    if v < 4:
+        return max(v, np.int64(0))
+    shift = np.int64(0)
+    while (v >> shift) >= 8:
+        shift += 1
+    return min(4 * (shift + 1) + ((v >> shift) - 4), NR_BUCKETS - 1)
+
+
+@kernel(inline=True)
+def now(mm: Any) -> int:
+    """The guest's clock, ns: real, or the virtual one that the launcher keeps."""
+    if mm.kernel[0]["virtual"] != 0:
+        return np.int64(mm.kernel[0]["virtual_now_ns"])
+    return monotonic_ns()
+
+
+@kernel(inner=True)
+def _lock_slowly(mm: Any, z: int, actor: int) -> None:
+    began_ns = monotonic_ns()
+    mine = np.uint32(actor + 1)
+    for _ in range(_SPINS_MAX):
+        if load_relaxed(mm.zones, z, "lock") == 0:
+            if compare_exchange(mm.zones, z, "lock", np.uint32(0), mine) == 0:
+                mm.actors[actor]["lock_wait_ns"] += monotonic_ns() - began_ns
+                return
+        pause()
+    while True:
+        old = load_relaxed(mm.zones, z, "lock")
+        if old == 0:
+            # Others may sleep: take it with the mark, at the price of one wake-up too many.
+            taken = np.uint32(mine | np.uint32(LOCK_WAITERS))
+            if compare_exchange(mm.zones, z, "lock", np.uint32(0), taken) == 0:
+                break
+        else:
+            marked = np.uint32(old | np.uint32(LOCK_WAITERS))
+            if old == marked or compare_exchange(mm.zones, z, "lock", old, marked) == old:
+                futex_wait(mm.zones, z, "lock", marked, _SLEEP_MAX_NS)
+    mm.actors[actor]["lock_wait_ns"] += monotonic_ns() - began_ns
+
+
+@kernel(inline=True)
+def lock_zone(mm: Any, z: int, actor: int) -> int:
+    """Take the lock of zone `z` for `actor`; returns the time, ns."""
+    if compare_exchange(mm.zones, z, "lock", np.uint32(0), np.uint32(actor + 1)) != 0:
+        _lock_slowly(mm, z, actor)
+    acquired_ns = now(mm)
+    mm.actors[actor]["lock_acquired_ns"] = acquired_ns
+    return acquired_ns
+
+
+@kernel(inner=True)
+def unlock_zone(mm: Any, z: int, actor: int) -> None:
+    """Release the lock, wake a sleeper, and count how long it was held (real time only)."""
+    if mm.kernel[0]["virtual"] == 0:
+        held_ns = monotonic_ns() - np.int64(mm.actors[actor]["lock_acquired_ns"])
+        mm.actors[actor]["lock_hold_ns"][bucket_of(held_ns)] += 1
+        if held_ns > mm.actors[actor]["lock_hold_max_ns"]:
+            mm.actors[actor]["lock_hold_max_ns"] = held_ns
+    if exchange(mm.zones, z, "lock", np.uint32(0)) >= np.uint32(LOCK_WAITERS):
+        futex_wake(mm.zones, z, "lock", 1, 0)

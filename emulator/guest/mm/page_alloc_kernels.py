@@ -1,0 +1,282 @@
+"""Allocating and freeing pages: per-CPU lists in front of the zones (Linux 6.6, mm/page_alloc.c).
+
+Orders 0..3, and a pageblock's order where there are transparent huge pages, pass through lists
+that belong to one vCPU and need no lock; all others go to the zone.  Refill and spill move a batch
+under one hold of the zone's lock.
+
+Prior art: rmqueue_pcplist, rmqueue_bulk, free_unref_page_commit, nr_pcp_free,
+free_pcppages_bulk, get_page_from_freelist.  Different from Linux: the watermark is checked when a
+per-CPU list is refilled, not at each allocation, so that the path of a single page touches no
+shared word.
+
+Invariant: for each vCPU and zone, `sum(length of list << order) == count`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from devices.memory.atomics import exchange, load_relaxed, store_relaxed
+from devices.memory.jit import kernel
+from emulator.guest.mm.buddy_kernels import (
+    FREE_NOTIFYING,
+    free_one_block,
+    pageblock_type,
+    prefers_no_fragment,
+    rmqueue,
+    tick_of,
+    watermark_ok,
+)
+from emulator.guest.mm.layout import (
+    ALLOCATED,
+    COSTLY_ORDER,
+    MIGRATETYPE_MASK,
+    MOVABLE,
+    NO_PAGE,
+    NR_LOWORDER_PCP_LISTS,
+    NR_MIGRATETYPES,
+    NR_PCP_LISTS,
+    PCP,
+)
+from emulator.guest.mm.list_kernels import (
+    list_add,
+    list_add_tail,
+    list_del,
+    list_next,
+    list_prev,
+    pcp_list_sentinel,
+)
+from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
+
+
+@kernel(inline=True)
+def pcp_index(mm: Any, order: int, migratetype: int) -> int:
+    """Which per-CPU list holds such blocks (order_to_pindex), or -1 for none."""
+    if order <= COSTLY_ORDER:
+        return NR_MIGRATETYPES * order + migratetype
+    if order == mm.kernel[0]["pageblock_order"] and mm.kernel[0]["thp"] != 0:
+        return NR_LOWORDER_PCP_LISTS + np.int64(migratetype == MOVABLE)
+    return -1
+
+
+@kernel(inline=True)
+def _order_of_list(mm: Any, pindex: int) -> int:
+    if pindex >= NR_LOWORDER_PCP_LISTS:
+        return np.int64(mm.kernel[0]["pageblock_order"])
+    return pindex // NR_MIGRATETYPES
+
+
+@kernel(inline=True)
+def zone_of(mm: Any, pfn: int) -> int:
+    z = np.int64(0)
+    while pfn >= mm.zones[z]["end_pfn"]:
+        z += 1
+    return z
+
+
+@kernel(inner=True)
+def _refill(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> bool:
+    """Fill an empty per-CPU list from the zone (rmqueue_bulk); whether anything came."""
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    batch = np.int64(mm.pcps[pcp]["batch"])
+    if batch > 1:
+        batch = max(batch >> order, 2)
+    sentinel = pcp_list_sentinel(mm, pcp, pcp_index(mm, order, migratetype))
+    nofragment = prefers_no_fragment(mm, z)
+    taken = np.int64(0)
+    lock_zone(mm, z, cpu)
+    if watermark_ok(mm, z, order, mark):
+        while taken < batch:
+            pfn = rmqueue(mm, z, order, migratetype, nofragment)
+            if pfn == NO_PAGE:
+                break
+            page = mm.pages[pfn]
+            page["owner"] = cpu
+            page["mark"] = migratetype
+            list_add_tail(mm.pages, sentinel, pfn)
+            page["kind"] = PCP
+            taken += 1
+    unlock_zone(mm, z, cpu)
+    mm.pcps[pcp]["count"] += taken << order
+    return taken > 0
+
+
+@kernel(inner=True)
+def _rmqueue_direct(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> int:
+    """One block of an order that the per-CPU lists do not hold."""
+    pfn = np.int64(NO_PAGE)
+    lock_zone(mm, z, cpu)
+    if watermark_ok(mm, z, order, mark):
+        pfn = rmqueue(mm, z, order, migratetype, prefers_no_fragment(mm, z))
+        if pfn != NO_PAGE:
+            page = mm.pages[pfn]
+            page["owner"] = cpu
+            page["mark"] = migratetype
+            page["kind"] = ALLOCATED
+    unlock_zone(mm, z, cpu)
+    return pfn
+
+
+@kernel(inner=True)
+def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
+    """Give `count` pages of per-CPU lists back to the zone (free_pcppages_bulk).
+
+    The oldest of list `pindex` first, then round robin over the others, under one hold of the lock.
+    """
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    count = min(count, np.int64(mm.pcps[pcp]["count"]))
+    if count <= 0:
+        return
+    now_ns = lock_zone(mm, z, cpu)
+    while count > 0:
+        sentinel = pcp_list_sentinel(mm, pcp, pindex)
+        order = _order_of_list(mm, pindex)
+        while count > 0:
+            pfn = list_prev(mm.pages, sentinel)
+            if pfn == sentinel:
+                break
+            migratetype = np.int64(mm.pages[pfn]["mark"]) & MIGRATETYPE_MASK
+            list_del(mm.pages, pfn)
+            count -= 1 << order
+            mm.pcps[pcp]["count"] -= 1 << order
+            free_one_block(mm, z, pfn, order, migratetype, FREE_NOTIFYING, now_ns)
+        pindex = pindex + 1 if pindex + 1 < NR_PCP_LISTS else 0
+    unlock_zone(mm, z, cpu)
+
+
+@kernel
+def drain_pcps(mm: Any, cpu: int) -> None:
+    """Give all of this vCPU's per-CPU pages back to the zones (drain_local_pages)."""
+    for z in range(np.int64(mm.kernel[0]["nr_zones"])):
+        pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+        _spill(mm, cpu, z, np.int64(mm.pcps[pcp]["count"]), 0)
+
+
+@kernel
+def drain_if_requested(mm: Any, cpu: int) -> None:
+    """Answer another vCPU that ran out of memory (drain_all_pages runs on every CPU)."""
+    if load_relaxed(mm.actors, cpu, "drain_requested") != 0:
+        exchange(mm.actors, cpu, "drain_requested", np.uint32(0))
+        drain_pcps(mm, cpu)
+
+
+@kernel(inner=True)
+def _ask_all_to_drain(mm: Any, cpu: int) -> None:
+    for other in range(np.int64(mm.kernel[0]["nr_cpus"])):
+        if other != cpu:
+            store_relaxed(mm.actors, other, "drain_requested", np.uint32(1))
+
+
+@kernel(inner=True)
+def _alloc_from_zone(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> int:
+    pindex = pcp_index(mm, order, migratetype)
+    if pindex < 0:
+        return _rmqueue_direct(mm, cpu, z, order, migratetype, mark)
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    sentinel = pcp_list_sentinel(mm, pcp, pindex)
+    if list_next(mm.pages, sentinel) == sentinel and not _refill(
+        mm, cpu, z, order, migratetype, mark
+    ):
+        return NO_PAGE
+    return _take(mm, pcp, sentinel, order)
+
+
+@kernel(inline=True)
+def _take(mm: Any, pcp: int, sentinel: int, order: int) -> int:
+    """The head of a per-CPU list that is not empty."""
+    pages = mm.pages
+    pfn = list_next(pages, sentinel)
+    after = list_next(pages, pfn)
+    pages[sentinel]["next"] = after
+    pages[after]["prev"] = sentinel
+    pages[pfn]["kind"] = ALLOCATED
+    mm.pcps[pcp]["count"] -= 1 << order
+    mm.pcps[pcp]["free_factor"] >>= 1
+    return pfn
+
+
+@kernel(inner=True)
+def _alloc_slowly(mm: Any, cpu: int, order: int, migratetype: int) -> int:
+    """Every zone down to its low, then its min watermark; then with per-CPU lists given back."""
+    nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+    for attempt in range(3):
+        if attempt == 2:
+            drain_pcps(mm, cpu)
+            _ask_all_to_drain(mm, cpu)
+        for down in range(nr_zones):
+            z = nr_zones - 1 - down
+            zone = mm.zones[z]
+            mark = np.int64(zone["watermark_low"] if attempt == 0 else zone["watermark_min"])
+            mark += np.int64(zone["watermark_boost"])
+            if down > 0:
+                mark += np.int64(zone["lowmem_reserve"])
+            pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark)
+            if pfn != NO_PAGE:
+                return pfn
+    mm.actors[cpu]["failed_allocations"] += 1
+    return NO_PAGE
+
+
+@kernel(inline=True)
+def alloc_pages(mm: Any, cpu: int, order: int, migratetype: int) -> int:
+    """A block of `1 << order` pages for vCPU `cpu`: its first page frame, or NO_PAGE."""
+    pindex = pcp_index(mm, order, migratetype)
+    if pindex >= 0:
+        # The highest zone is preferred; its list is looked at without a lock.
+        nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+        pcp = (cpu + 1) * nr_zones - 1
+        sentinel = pcp_list_sentinel(mm, pcp, pindex)
+        if list_next(mm.pages, sentinel) != sentinel:
+            return _take(mm, pcp, sentinel, order)
+    return _alloc_slowly(mm, cpu, order, migratetype)
+
+
+@kernel(inner=True)
+def _free_direct(mm: Any, cpu: int, pfn: int, order: int) -> None:
+    z = zone_of(mm, pfn)
+    now_ns = lock_zone(mm, z, cpu)
+    mm.pages[pfn]["stamp"] = tick_of(now_ns)
+    free_one_block(mm, z, pfn, order, pageblock_type(mm, pfn), FREE_NOTIFYING, now_ns)
+    unlock_zone(mm, z, cpu)
+
+
+@kernel(inner=True)
+def _free_too_many(mm: Any, cpu: int, z: int, order: int, pindex: int, free_high: bool) -> None:
+    """The per-CPU lists are over their limit (nr_pcp_free)."""
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    lists = mm.pcps[pcp]
+    if free_high:
+        _spill(mm, cpu, z, np.int64(lists["count"]), pindex)
+        return
+    high, batch = np.int64(lists["high"]), np.int64(lists["batch"])
+    if high < batch:
+        _spill(mm, cpu, z, 1, pindex)
+        return
+    most = high - batch
+    wanted = batch << np.int64(lists["free_factor"])
+    if wanted < most:
+        lists["free_factor"] += 1
+    _spill(mm, cpu, z, min(max(wanted, batch), most), pindex)
+
+
+@kernel(inline=True)
+def free_pages(mm: Any, cpu: int, pfn: int, order: int) -> None:
+    """Free a block that this vCPU, or another, allocated."""
+    migratetype = pageblock_type(mm, pfn)
+    pindex = pcp_index(mm, order, migratetype)
+    if pindex < 0:
+        _free_direct(mm, cpu, pfn, order)
+        return
+    pages = mm.pages
+    z = zone_of(mm, pfn)
+    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    pages[pfn]["stamp"] = tick_of(np.int64(mm.actors[cpu]["now_ns"]))
+    pages[pfn]["owner"] = cpu
+    pages[pfn]["mark"] = migratetype
+    list_add(pages, pcp_list_sentinel(mm, pcp, pindex), pfn)
+    pages[pfn]["kind"] = PCP
+    lists = mm.pcps[pcp]
+    lists["count"] += 1 << order
+    free_high = lists["free_factor"] != 0 and 0 < order <= COSTLY_ORDER
+    if free_high or lists["count"] >= lists["high"]:
+        _free_too_many(mm, cpu, z, order, pindex, free_high)
