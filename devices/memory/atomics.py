@@ -111,9 +111,7 @@ def _read_modify_write(operation: str) -> Any:
 
 
 def _cmpxchg() -> Any:
-    def typed(
-        typingctx: Any, records: Any, index: Any, field: Any, expected: Any, new: Any
-    ) -> Any:
+    def typed(typingctx: Any, records: Any, index: Any, field: Any, expected: Any, new: Any) -> Any:
         name = field.literal_value
         _, member = _member(records, name)
         sig = member(records, index, field, types.unliteral(expected), types.unliteral(new))
@@ -155,9 +153,7 @@ def _pause(typingctx: Any) -> Any:
         else:
             function_type = ir.FunctionType(ir.VoidType(), [ir.IntType(32)])
             builder.call(
-                cgutils.get_or_insert_function(
-                    builder.module, function_type, "llvm.aarch64.hint"
-                ),
+                cgutils.get_or_insert_function(builder.module, function_type, "llvm.aarch64.hint"),
                 [ir.Constant(ir.IntType(32), 1)],
             )
         return context.get_dummy_value()

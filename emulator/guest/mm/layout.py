@@ -121,8 +121,9 @@ PCP_LISTS: Final = np.dtype(
     align=True,
 )
 
-# Histograms with 4 buckets an octave: 0..3 exact, then 4 << n .. 8 << n in quarters.
-NR_BUCKETS: Final = 160
+# Histograms with 16 buckets an octave: 0..15 exact, then 16 << n .. 32 << n in sixteenths.
+BUCKETS_PER_OCTAVE: Final = 16
+NR_BUCKETS: Final = 640  # up to 2**43
 
 ACTOR: Final = np.dtype(
     {
@@ -139,7 +140,6 @@ ACTOR: Final = np.dtype(
             "lock_acquired_ns",
             "lock_hold_max_ns",
             "drain_requested",
-            "doorbell",
             "arrivals",
             "state",
             "held_pages",
@@ -159,7 +159,6 @@ ACTOR: Final = np.dtype(
             "<i8",
             "<i8",
             "<u4",  # set by others: give your per-CPU lists back
-            "<u4",  # set by hooks of a mechanism: wake the hinting task
             "<u4",  # barriers that this actor has come to
             "<u4",  # ACTOR_*
             "<i8",
@@ -171,7 +170,6 @@ ACTOR: Final = np.dtype(
             128,
             132,
             136,
-            140,
             144,
             192,
             192 + 8 * NR_BUCKETS,
@@ -197,12 +195,11 @@ KERNEL: Final = np.dtype(
             "thp",
             "virtual",
             "virtual_now_ns",
-            "ready",
-            "stop",
+            "doorbell",
         ],
-        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<u4", "<u4"],
-        "offsets": [0, 8, 16, 24, 32, 40, 48, 64, 68],
-        "itemsize": 128,
+        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 64],
+        "itemsize": 128,  # `doorbell` on a line of its own: any vCPU that frees may ring it.
     },
     align=True,
 )

@@ -24,7 +24,7 @@ from devices.memory.atomics import (
     pause,
 )
 from devices.memory.jit import kernel
-from emulator.guest.mm.layout import LOCK_WAITERS, NR_BUCKETS
+from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE, LOCK_WAITERS, NR_BUCKETS
 
 _SPINS_MAX = 200  # About 5 us: longer than most holds, far shorter than a sleep and wake-up.
 _SLEEP_MAX_NS = 50_000_000  # A sleeper looks again even if the one who should wake it was killed.
@@ -32,14 +32,12 @@ _SLEEP_MAX_NS = 50_000_000  # A sleeper looks again even if the one who should w
 
 @kernel(inner=True)
 def bucket_of(value: int) -> int:
-    """The bucket of a histogram that counts `value`: four an octave."""
-    v = np.int64(value)
-    if v < 4:
-        return max(v, np.int64(0))
+    """The bucket of a histogram that counts `value`: sixteen an octave."""
+    v = np.int64(max(value, 0))
     shift = np.int64(0)
-    while (v >> shift) >= 8:
+    while (v >> shift) >= 2 * BUCKETS_PER_OCTAVE:
         shift += 1
-    return min(4 * (shift + 1) + ((v >> shift) - 4), NR_BUCKETS - 1)
+    return min(BUCKETS_PER_OCTAVE * shift + (v >> shift), NR_BUCKETS - 1)
 
 
 @kernel(inline=True)
@@ -94,3 +92,22 @@ def unlock_zone(mm: Any, z: int, actor: int) -> None:
             mm.actors[actor]["lock_hold_max_ns"] = held_ns
     if exchange(mm.zones, z, "lock", np.uint32(0)) >= np.uint32(LOCK_WAITERS):
         futex_wake(mm.zones, z, "lock", 1, 0)
+
+
+@kernel
+def acquire_zone(mm: Any, z: int, actor: int) -> None:
+    """`lock_zone`, from Python."""
+    lock_zone(mm, z, actor)
+
+
+@kernel
+def release_zone(mm: Any, z: int, actor: int) -> None:
+    """`unlock_zone`, from Python."""
+    unlock_zone(mm, z, actor)
+
+
+@kernel
+def seize_zone(mm: Any, z: int, actor: int) -> None:
+    """Take the lock from an owner that is known to be dead; sleepers are woken on release."""
+    exchange(mm.zones, z, "lock", np.uint32(np.uint32(actor + 1) | np.uint32(LOCK_WAITERS)))
+    mm.actors[actor]["lock_acquired_ns"] = now(mm)

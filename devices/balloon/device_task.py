@@ -1,0 +1,63 @@
+"""Serves one queue of a balloon device."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy.typing as npt
+import trio
+
+from devices.balloon.device import BalloonDevice
+from devices.virtio.errors import DriverError
+from devices.virtio.notifier import Notifier
+
+
+async def serve_queue(
+    device: BalloonDevice,
+    name: str,
+    *,
+    kick: Notifier,
+    call: Notifier,
+    discard: Callable[[npt.NDArray[Any]], Awaitable[None]],
+    requests_max: int = 64,
+) -> None:
+    """Serve the queue `name` until the driver breaks the protocol, or for ever.
+
+    kick, call:    wake us, and the driver
+    discard:       awaited with the `DISCARD_RANGE[n]`, n >= 1, of each request, before that
+                   request is given back; what it raises ends the task, the request not given back
+    requests_max:  served before other tasks get their turn
+
+    Returns, with `device.broken` set, after a DriverError: until then nothing is lost, and after it
+    nothing is touched.  The request that a cancellation finds is completed first, so `discard` must
+    end by itself.
+    """
+    queue = device.queues[name]
+    try:
+        while device.broken is None:
+            await trio.lowlevel.checkpoint()
+            queue.disable_notifications()
+            if await _serve(device, name, call, discard, requests_max) or queue.enable_notifications():
+                continue
+            await kick.wait_notified()
+    except DriverError as error:
+        device.mark_broken(f"queue {name}: {error}")
+
+
+async def _serve(
+    device: BalloonDevice,
+    name: str,
+    call: Notifier,
+    discard: Callable[[npt.NDArray[Any]], Awaitable[None]],
+    requests_max: int,
+) -> bool:
+    """Serve what is there; whether there may be more."""
+    for _ in range(requests_max):
+        request = device.take(name)
+        if request is None:
+            return False
+        if len(request.ranges):
+            with trio.CancelScope(shield=True):
+                await discard(request.ranges)
+        if device.complete(request):
+            call.notify()
+    return True

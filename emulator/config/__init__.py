@@ -1,0 +1,1 @@
+"""What is to be run: scenarios read strictly from TOML, with units, overrides and expectations."""

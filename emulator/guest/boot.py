@@ -1,0 +1,114 @@
+"""Bringing a guest up: zones, watermarks and per-CPU limits as Linux 6.6 computes them.
+
+Sources: mm/page_alloc.c (calculate_min_free_kbytes, __setup_per_zone_wmarks, zone_batchsize,
+zone_highsize, setup_per_zone_lowmem_reserve), mm/khugepaged.c (set_recommended_min_free_kbytes).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import numpy.typing as npt
+
+from devices.memory.ram import RamView
+from emulator.guest.mm.init_kernels import init_lists, init_zone
+from emulator.guest.mm.layout import MOVABLE, PAGE_SIZE, ZONE_NOFRAGMENT
+from emulator.guest.mm.views import GuestMemory
+from emulator.guest.ram_kernels import touch_reserved
+
+_MIN_FREE_KBYTES: Final = (128, 262144)
+_WATERMARK_SCALE: Final = 10  # watermark_scale_factor, parts in 10000
+_LOWMEM_RESERVE_RATIO: Final = {"DMA": 256, "DMA32": 256, "NORMAL": 32}
+
+
+class Zone(Protocol):
+    """One `[[guest.zones]]` of a scenario."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def reserved_bytes(self) -> int: ...
+    @property
+    def watermark_min(self) -> int | None: ...
+    @property
+    def watermark_low(self) -> int | None: ...
+    @property
+    def watermark_high(self) -> int | None: ...
+
+
+def min_free_pages(managed: Sequence[int], *, thp: bool, pageblock_order: int) -> int:
+    """What the guest keeps free, pages, for zones of that many managed pages."""
+    total = sum(managed)
+    kbytes = math.isqrt(total * PAGE_SIZE // 1024 * 16)
+    pages = min(max(kbytes, _MIN_FREE_KBYTES[0]), _MIN_FREE_KBYTES[1]) * 1024 // PAGE_SIZE
+    if thp:
+        # Two pageblocks a zone, and one for each pair of migratetypes; at most 5 % of memory.
+        recommended = (2 + 3 * 3) * len(managed) << pageblock_order
+        pages = max(pages, min(recommended, total * 5 // 100))
+    return pages
+
+
+def boot(
+    mm: GuestMemory,
+    ram: RamView,
+    zones: Sequence[Zone],
+    *,
+    thp: bool,
+    pageblock_order: int,
+    virtual: bool,
+) -> None:
+    """Fill zeroed arrays; every page is then free or reserved.
+
+    The pages that the kernel holds from boot are touched, as a real kernel's are.
+    """
+    kernel = mm.kernel[0]
+    kernel["nr_pages"] = sum(zone.memory_bytes for zone in zones) // PAGE_SIZE
+    kernel["nr_zones"] = len(zones)
+    kernel["nr_cpus"] = len(mm.actors) - 1
+    kernel["pageblock_order"] = pageblock_order
+    kernel["thp"] = thp
+    kernel["virtual"] = virtual
+    mm.pageblocks[:] = MOVABLE
+    managed = [(zone.memory_bytes - zone.reserved_bytes) // PAGE_SIZE for zone in zones]
+    min_free = min_free_pages(managed, thp=thp, pageblock_order=pageblock_order)
+    start = 0
+    for z, zone in enumerate(zones):
+        record = mm.zones[z]
+        record["start_pfn"] = start
+        start += zone.memory_bytes // PAGE_SIZE
+        record["end_pfn"] = start
+        record["managed"] = managed[z]
+        _set_watermarks(record, zone, min_free * managed[z] // sum(managed), managed[z])
+        ratio = _LOWMEM_RESERVE_RATIO.get(zone.name, 32)
+        record["lowmem_reserve"] = sum(managed[z + 1 :]) // ratio
+        if z > 0 and zone.name == "NORMAL" and zones[z - 1].name == "DMA32":
+            record["flags"] |= ZONE_NOFRAGMENT
+        _set_pcp_limits(mm, z, managed[z])
+    init_lists(mm)
+    for z, zone in enumerate(zones):
+        init_zone(mm, z, zone.reserved_bytes // PAGE_SIZE)
+        touch_reserved(mm, ram, z)
+
+
+def _set_watermarks(record: Any, zone: Zone, share: int, managed: int) -> None:
+    """Min, low and high of one zone: given, or a share of the guest's and a quarter on top."""
+    minimum = share if zone.watermark_min is None else zone.watermark_min
+    step = max(minimum // 4, managed * _WATERMARK_SCALE // 10000)
+    low, high = zone.watermark_low, zone.watermark_high
+    record["watermark_min"] = minimum
+    record["watermark_low"] = minimum + step if low is None else low
+    record["watermark_high"] = minimum + 2 * step if high is None else high
+
+
+def _set_pcp_limits(mm: GuestMemory, z: int, managed: int) -> None:
+    """zone_batchsize and zone_highsize."""
+    batch = max(min(managed >> 10, (1 << 20) // PAGE_SIZE) // 4, 1)
+    batch = max((1 << (batch + batch // 2).bit_length() - 1) - 1, 1)
+    nr_cpus, nr_zones = int(mm.kernel[0]["nr_cpus"]), int(mm.kernel[0]["nr_zones"])
+    high = max(int(mm.zones[z]["watermark_low"]) // nr_cpus, 4 * batch)
+    mine: npt.NDArray[Any] = mm.pcps[z::nr_zones]
+    mine["batch"] = batch
+    mine["high"] = high
+

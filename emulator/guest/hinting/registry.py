@@ -1,0 +1,72 @@
+"""The mechanisms by name, and a user's own by file and class.  Importing this imports none."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from emulator.config.parameters import decode_parameters, suggest
+from emulator.errors import ConfigError
+
+if TYPE_CHECKING:
+    from emulator.guest.hinting.cycle import Mechanism
+
+_HERE: Final = "emulator.guest.hinting.mechanisms"
+
+MECHANISMS: Final[Mapping[str, str]] = {
+    "off": f"{_HERE}.off:Off",
+    "page_reporting": f"{_HERE}.page_reporting:PageReporting",
+}
+
+
+def source_of(name: str) -> Path | None:
+    """The file of a user's own mechanism `FILE:CLASS`; None for one of ours."""
+    path, colon, _ = name.rpartition(":")
+    return Path(path).resolve() if colon else None
+
+
+def load_mechanism(name: str, parameters: Mapping[str, Any], *, where: str) -> "Mechanism":
+    """The mechanism `name` (or `FILE:CLASS`) with its parameters.
+
+    ConfigError: no such name, file or class; a file that cannot be imported; a bad parameter.
+    """
+    path = source_of(name)
+    if path is None:
+        if name not in MECHANISMS:
+            raise ConfigError(
+                f"{where}.name: unknown mechanism {name!r}{suggest(name, MECHANISMS)}, or FILE:CLASS"
+            )
+        module_name, _, class_name = MECHANISMS[name].partition(":")
+        module = importlib.import_module(module_name)
+    else:
+        class_name = name.rpartition(":")[2]
+        module = _import_file(path, where=where)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type) or not hasattr(found, "start"):
+        raise ConfigError(f"{where}.name: {path or module.__name__} has no mechanism {class_name!r}")
+    return cast("Mechanism", decode_parameters(found, dict(parameters), where=where))
+
+
+def _import_file(path: Path, *, where: str) -> Any:
+    """A user's file as a module of its own name, so that other processes can find its classes."""
+    if not path.is_file():
+        raise ConfigError(f"{where}.name: {path} is not a file; a mechanism is given as FILE:CLASS")
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or known is not None:
+        raise ConfigError(f"{where}.name: {path} cannot be imported as {name!r}; rename the file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"{where}.name: {path} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return module

@@ -1,0 +1,137 @@
+"""A vCPU: allocates and frees pages in batches of compiled work, and rests in between.
+
+The same code runs in a process of its own, in real time, and beside others in one trio run, in
+virtual time.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+import trio
+
+from devices.memory.ram import RamView
+from emulator.guest.clock import Clock
+from emulator.guest.layout import PHASE, PHASES_MAX
+from emulator.guest.mm.layout import ACTOR_LOST, ACTOR_RUNNING
+from emulator.guest.mm.page_alloc_kernels import drain_if_requested
+from emulator.guest.mm.views import GuestMemory
+
+_BARRIER_POLL_S: Final = 0.001
+
+
+class Notifier(Protocol):
+    """What wakes the hinting task."""
+
+    def notify(self) -> None:
+        """Wake it; never blocks."""
+
+
+class Vcpu:
+    """One vCPU at work.  `index` is its actor in `mm`."""
+
+    def __init__(
+        self,
+        index: int,
+        mm: GuestMemory,
+        ram: RamView,
+        phases: "np.ndarray[tuple[int], np.dtype[np.void]]",
+        clock: Clock,
+        freed: Notifier,
+        *,
+        seed: int,
+    ) -> None:
+        assert phases.dtype == PHASE
+        self.index: Final = index
+        self.mm: Final = mm
+        self.ram: Final = ram
+        self.clock: Final = clock
+        self.nr_cpus: Final = int(mm.kernel[0]["nr_cpus"])
+        # Different for each vCPU, never 0 (on which xorshift would stand still).
+        self.random_state: Final = int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) + 1
+        self._phases = phases
+        self._phase_count = 0
+        self._freed = freed
+        self._actor = mm.actors[index]
+        self._arrivals = 0
+
+    def phase(self, name: str) -> None:
+        """Write down that a phase of the workload begins now (at most PHASES_MAX of them)."""
+        if self._phase_count == PHASES_MAX:
+            return
+        entry = self._phases[self.index * PHASES_MAX + self._phase_count]
+        entry["began_ns"] = round(self.clock.now_s() * 1e9)
+        entry["operations"] = self._actor["operations"]
+        entry["name"] = name.encode()
+        self._phase_count += 1
+
+    def end_phases(self) -> None:
+        """The last phase is over."""
+        self.phase("")
+
+    async def work(
+        self,
+        batch: Callable[[int, int], int],
+        count: int,
+        *,
+        at_once: int,
+        per_s: float | None = None,
+        until_s: float | None = None,
+    ) -> int:
+        """Do `count` units, `at_once` a call: `batch(done, n)` returns how many it did.
+
+        At most `per_s` units a second, flat out without; ends early at `until_s`, or where a batch
+        did less than it was asked to.  Returns the units done.
+        """
+        done = 0
+        began_s = self.clock.now_s()
+        while done < count:
+            asked = min(at_once, count - done)
+            got = batch(done, asked)
+            done += got
+            self._after_batch()
+            if got < asked:
+                break
+            if per_s is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self.sleep_until(began_s + done / per_s)
+            if until_s is not None and self.clock.now_s() >= until_s:
+                break
+        return done
+
+    def _after_batch(self) -> None:
+        if self.mm.kernel[0]["doorbell"]:
+            # Cleared before the notification: a free after this rings again.
+            self.mm.kernel[0]["doorbell"] = 0
+            self._freed.notify()
+        if self._actor["drain_requested"]:
+            drain_if_requested(self.mm, self.index)
+
+    async def sleep_until(self, at_s: float) -> None:
+        """Until `at_s` on the guest's clock."""
+        await trio.sleep_until(self.clock.deadline(at_s))
+        self.clock.now_s()
+
+    async def sleep(self, seconds: float) -> None:
+        """Idle, but answer requests to drain the per-CPU lists."""
+        end_s = self.clock.now_s() + seconds
+        while (now_s := self.clock.now_s()) < end_s:
+            await self.sleep_until(min(end_s, now_s + 0.1))
+            self._after_batch()
+
+    async def barrier(self) -> None:
+        """Until every vCPU that lives has come to its barrier as often as this one."""
+        self._arrivals += 1
+        self._actor["arrivals"] = self._arrivals
+        actors = self.mm.actors[: self.nr_cpus]
+        while bool(
+            (
+                (actors["arrivals"] < self._arrivals)
+                & (actors["state"] <= ACTOR_RUNNING)
+                & (actors["state"] != ACTOR_LOST)
+            ).any()
+        ):
+            self._after_batch()
+            await trio.sleep(_BARRIER_POLL_S)
+        self.clock.now_s()

@@ -1,0 +1,20 @@
+"""What the host counts, in shared memory: written by the host alone, read by the supervisor."""
+
+from typing import Final
+
+import numpy as np
+
+HOST: Final = np.dtype(
+    [
+        ("ready", "<i8"),
+        ("requests", "<i8"),  # reports handled
+        ("ranges", "<i8"),  # discards after adjacent blocks were joined
+        ("claimed_bytes", "<i8"),  # what the reports said
+        ("returned_bytes", "<i8"),  # what was resident just before its discard
+        ("refaulted_bytes", "<i8"),  # returned, and touched again; counted when the run ends
+        ("bad_elements", "<i8"),
+        ("broken", "<i8"),
+        ("discard_ns", "<i8"),
+    ],
+    align=True,
+)

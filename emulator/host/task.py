@@ -1,0 +1,43 @@
+"""The host: takes reports from a guest's ring and gives the memory back to the system."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy.typing as npt
+
+from devices.balloon.device import BalloonDevice
+from devices.balloon.device_task import serve_queue
+from devices.balloon.layout import REPORTING
+from devices.virtio.notifier import Notifier
+from emulator.host.discard import Discarder
+
+# How long a discard of so many bytes takes in virtual time.
+VirtualCost = Callable[[int], Awaitable[None]]
+
+
+async def serve_guest(
+    device: BalloonDevice,
+    discarder: Discarder,
+    account: npt.NDArray[Any],
+    *,
+    kick: Notifier,
+    call: Notifier,
+    virtual_cost: VirtualCost | None = None,
+) -> None:
+    """Serve a guest's reporting queue until cancelled, or until the guest breaks the ring.
+
+    account: HOST[1].  In real time a discard takes what it takes; in virtual time `virtual_cost`
+    waits for it, before the report is acknowledged.
+    """
+
+    async def discard(ranges: npt.NDArray[Any]) -> None:
+        returned = discarder.discard(ranges)
+        if virtual_cost is not None:
+            await virtual_cost(returned)
+
+    try:
+        await serve_queue(device, REPORTING, kick=kick, call=call, discard=discard)
+    finally:
+        seen = device.statistics(REPORTING)
+        account[0]["bad_elements"] = seen.elements - seen.accepted
+        account[0]["broken"] = device.broken is not None

@@ -1,0 +1,153 @@
+"""Virtual time: vCPUs, guest kernel and host as tasks of one trio run under a virtual clock.
+
+The clock stands still while anything can run and then jumps to the next deadline, so that an hour
+of waiting takes seconds; one seed decides everything, also the order in which trio runs tasks that
+are ready at the same instant.  The code that runs is the code of the processes.
+"""
+
+import random
+import time
+from functools import partial
+from typing import Any
+
+import trio
+import trio.testing
+
+from devices.balloon.driver_task import FreePageReporter
+from devices.virtio.notifier import LocalNotifier
+from emulator.errors import RunFailed
+from emulator.guest.boot import boot
+from emulator.guest.clock import Clock
+from emulator.guest.kernel_task import GuestKernel, Standing
+from emulator.guest.mm.views import GuestMemory
+from emulator.guest.vcpu import Vcpu
+from emulator.guest.vcpu_task import run_vcpu
+from emulator.host.discard import Discarder
+from emulator.host.task import serve_guest
+from emulator.machine import Machine
+from emulator.measure import RunTimes, summarize
+from emulator.observer import Observer
+from emulator.sampler import Sampler
+from emulator.summary import Summary
+
+
+def run_virtual(machine: Machine, observer: Observer) -> Summary:
+    """Run a machine in virtual time to its end.  RunFailed where an invariant does not hold."""
+    began = time.monotonic()
+    _make_schedule_repeatable(machine.scenario.run.seed)
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    ended_s, sampler, standing = trio.run(_run, machine, observer, clock=clock)
+    times = RunTimes(
+        began_s=0.0,
+        ended_s=ended_s,
+        wall_s=time.monotonic() - began,
+        virtual=True,
+        host_cpu_s=None,
+        guest_kernel_cpu_s=None,
+    )
+    return summarize(machine, sampler.rows, standing, times)
+
+
+def _make_schedule_repeatable(seed: int) -> None:
+    """trio shuffles tasks that are ready together; let the seed decide.  trio has no public way:
+    this is what its own hook for Hypothesis does (trio._core._run)."""
+    from trio._core import _run as trio_run
+
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    generator: random.Random = trio_run._r
+    generator.seed(seed)
+
+
+async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, Standing]:
+    scenario = machine.scenario
+    mm = machine.memory()
+    boot(
+        mm,
+        machine.ram.view(),
+        scenario.guest.all_zones,
+        thp=scenario.guest.thp,
+        pageblock_order=scenario.guest.pageblock_order,
+        virtual=True,
+    )
+    clock = Clock(mm.kernel)
+    guest_kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock)
+    sampler = Sampler(machine.guest, machine.host, machine.ram)
+    freed = LocalNotifier()
+    discarder = Discarder(machine.ram, machine.host)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
+            _start_host_and_hinting(nursery, machine, guest_kernel, discarder, freed)
+            limit_s = scenario.run.time_limit_s
+            with trio.move_on_after(float("inf") if limit_s is None else limit_s) as limit:
+                await _run_vcpus(machine, mm, clock, freed)
+            if limit.cancelled_caught:
+                raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
+            nursery.cancel_scope.cancel()
+        ended_s = trio.current_time()
+        observer.sample(sampler.sample(ended_s))
+        discarder.settle()
+    finally:
+        discarder.close()
+    standing = guest_kernel.standing()
+    if standing.unsound:
+        raise RunFailed(f"the guest's memory is not sound: {standing.unsound}")
+    return ended_s, sampler, standing
+
+
+def _start_host_and_hinting(
+    nursery: trio.Nursery,
+    machine: Machine,
+    guest_kernel: GuestKernel,
+    discarder: Discarder,
+    freed: LocalNotifier,
+) -> None:
+    kick, call = LocalNotifier(), LocalNotifier()
+    reporter = FreePageReporter(machine.driver(), kick=kick, call=call)
+    rate = machine.scenario.host.discard_bytes_per_s
+
+    async def virtual_cost(returned_bytes: int) -> None:
+        await trio.sleep(returned_bytes / rate)
+
+    nursery.start_soon(
+        partial(
+            serve_guest,
+            machine.device(),
+            discarder,
+            machine.host,
+            kick=kick,
+            call=call,
+            virtual_cost=virtual_cost,
+        )
+    )
+    nursery.start_soon(guest_kernel.run_hinting, reporter, freed)
+
+
+async def _run_vcpus(
+    machine: Machine, mm: GuestMemory, clock: Clock, freed: LocalNotifier
+) -> None:
+    arrays: dict[str, Any] = machine.workload_arrays()
+    async with trio.open_nursery() as nursery:
+        for index in range(machine.scenario.guest.vcpus):
+            vcpu = Vcpu(
+                index,
+                mm,
+                machine.ram.view(),
+                machine.guest["phases"],
+                clock,
+                freed,
+                seed=machine.scenario.run.seed,
+            )
+            nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
+
+
+async def _work(machine: Machine, arrays: dict[str, Any], vcpu: Vcpu) -> None:
+    await machine.workload.run(vcpu, arrays)
+
+
+async def _sample(sampler: Sampler, every_s: float, observer: Observer) -> None:
+    count = 0
+    while True:
+        observer.sample(sampler.sample(trio.current_time()))
+        count += 1
+        await trio.sleep_until(count * every_s)

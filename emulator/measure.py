@@ -1,0 +1,214 @@
+"""From what a run left in shared memory to its summary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.guest.histogram import percentile
+from emulator.guest.kernel_task import Standing
+from emulator.guest.mm.layout import PAGE_SIZE
+from emulator.machine import Machine
+from emulator.summary import (
+    AllocLatency,
+    CostFigures,
+    GuestFigures,
+    HintingFigures,
+    HostFigures,
+    LockHold,
+    OracleFigures,
+    Phase,
+    ReclaimLatency,
+    SeriesRow,
+    StrandedFigures,
+    Summary,
+    VcpuFigures,
+)
+from emulator.workloads.workload import Outcome
+
+_GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """How long a run took, and what it cost; None where it is not measured."""
+
+    began_s: float  # on the guest's clock
+    ended_s: float
+    wall_s: float
+    virtual: bool
+    host_cpu_s: float | None
+    guest_kernel_cpu_s: float | None
+
+
+def summarize(
+    machine: Machine, rows: Sequence[SeriesRow], standing: Standing, times: RunTimes
+) -> Summary:
+    """The summary of a run that has ended; `rows`: all samples, the first at its beginning."""
+    scenario, guest, host = machine.scenario, machine.guest, machine.host[0]
+    actors = guest["actors"]
+    vcpus = actors[:-1]
+    elapsed_s = times.ended_s - times.began_s
+    phases = phases_of(machine.phases(), rows, times.began_s)
+    busy_s = busy_seconds(phases) or elapsed_s
+    operations, touched = int(vcpus["operations"].sum()), int(vcpus["pages_touched"].sum())
+    violations = int(vcpus["violations"].sum())
+    outcome = Outcome(
+        vcpus=len(vcpus),
+        pages_touched=touched,
+        operations=operations,
+        violations=violations,
+        elapsed_s=elapsed_s,
+    )
+    return Summary(
+        scenario=scenario.name,
+        mechanism=machine.mechanism.name,
+        launcher=scenario.run.launcher,
+        seed=scenario.run.seed,
+        wall_s=times.wall_s,
+        virtual_s=elapsed_s if times.virtual else None,
+        guest=GuestFigures(
+            memory_bytes=scenario.guest.memory_bytes,
+            vcpus=scenario.guest.vcpus,
+            ram=scenario.guest.ram,
+            page_metadata_bytes=metadata_bytes(guest),
+        ),
+        host=host_figures(rows, times.host_cpu_s),
+        hinting=hinting_figures(guest["hinting"][0], host),
+        cost=cost_figures(actors, host, times),
+        vcpus=VcpuFigures(
+            operations=operations,
+            operations_per_s=operations / busy_s if busy_s else None,
+            pages_touched_per_s=touched / busy_s if busy_s else None,
+            failed_allocations=int(vcpus["failed_allocations"].sum()),
+            alloc_latency_ns=alloc_latency(vcpus["alloc_latency_ns"].sum(axis=0)),
+        ),
+        stranded=StrandedFigures(
+            below_order_bytes=standing.below_order,
+            percpu_bytes=standing.percpu,
+            page_cache_bytes=None,
+            in_flight_bytes=standing.isolated,
+        ),
+        oracle=OracleFigures(
+            pages_checked=int(vcpus["pages_checked"].sum()), violations=violations
+        ),
+        workload=machine.workload.figures(outcome),
+        phases=phases,
+    )
+
+
+def metadata_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> int:
+    """What the guest's memory management itself occupies."""
+    return sum(guest[name].nbytes for name in ("pages", "pageblocks", "zones", "pcps"))
+
+
+def host_figures(rows: Sequence[SeriesRow], cpu_s: float | None) -> HostFigures:
+    """Residency over the run."""
+    resident = np.array([row.resident_bytes or 0 for row in rows], dtype=np.float64)
+    time_s = np.array([row.time_s for row in rows])
+    footprint = np.trapezoid(resident, time_s) / _GIB / 60
+    return HostFigures(
+        resident_bytes_start=int(resident[0]),
+        resident_bytes_peak=int(resident.max()),
+        resident_bytes_end=int(resident[-1]),
+        footprint_gib_min=float(footprint),
+        cpu_s=cpu_s,
+    )
+
+
+def hinting_figures(hinting: Any, host: Any) -> HintingFigures:
+    """What was reported, what came back, how soon, and what was wanted back."""
+    latency = hinting["reclaim_latency_ns"]
+    returned, refaulted = int(host["returned_bytes"]), int(host["refaulted_bytes"])
+    return HintingFigures(
+        reports=int(hinting["reports"]),
+        blocks=int(hinting["blocks"]),
+        claimed_bytes=int(hinting["claimed_bytes"]),
+        returned_bytes=returned,
+        refaulted_bytes=refaulted,
+        regret=refaulted / returned if returned else None,
+        wakeups=int(hinting["wakeups"]),
+        reclaim_latency_ms=ReclaimLatency(
+            p50=scaled(percentile(latency, 0.5), 1e-6),
+            p90=scaled(percentile(latency, 0.9), 1e-6),
+            p99=scaled(percentile(latency, 0.99), 1e-6),
+            max=scaled(percentile(latency, 1.0), 1e-6),
+        ),
+    )
+
+
+def cost_figures(actors: npt.NDArray[Any], host: Any, times: RunTimes) -> CostFigures:
+    """What it cost; in virtual time nothing of this is measured."""
+    if times.virtual:
+        return CostFigures()
+    hold = actors["lock_hold_ns"].sum(axis=0)
+    returned_gib = int(host["returned_bytes"]) / _GIB
+    cpu_s = None
+    if times.host_cpu_s is not None and times.guest_kernel_cpu_s is not None:
+        cpu_s = times.host_cpu_s + times.guest_kernel_cpu_s
+    longest_ns = int(actors["lock_hold_max_ns"].max())
+    return CostFigures(
+        cpu_s_per_gib_returned=cpu_s / returned_gib if cpu_s is not None and returned_gib else None,
+        zone_lock_hold_us=LockHold(
+            p50=scaled(percentile(hold, 0.5), 1e-3),
+            p99=scaled(percentile(hold, 0.99), 1e-3),
+            max=longest_ns / 1e3 if hold.any() else None,
+        ),
+        zone_lock_wait_s=float(actors["lock_wait_ns"].sum()) / 1e9,
+    )
+
+
+def alloc_latency(counts: npt.NDArray[Any]) -> AllocLatency:
+    """Percentiles of the timed allocations."""
+    return AllocLatency(
+        p50=percentile(counts, 0.5), p99=percentile(counts, 0.99), p999=percentile(counts, 0.999)
+    )
+
+
+def scaled(value: float | None, factor: float) -> float | None:
+    """None stays None."""
+    return None if value is None else value * factor
+
+
+def phases_of(
+    phases: npt.NDArray[Any], rows: Sequence[SeriesRow], began_s: float
+) -> list[Phase]:
+    """The workload's phases over all vCPUs, in order: from the first that begins it to the last
+    that leaves it.  Residency at their ends is interpolated between samples."""
+    found: dict[str, tuple[float, float, int]] = {}
+    for entries in phases:
+        used = entries[entries["began_ns"] != 0]
+        for this, following in zip(used[:-1], used[1:], strict=True):
+            name = this["name"].decode()
+            start_s, end_s = this["began_ns"] / 1e9 - began_s, following["began_ns"] / 1e9 - began_s
+            done = int(following["operations"] - this["operations"])
+            before = found.get(name)
+            if before is not None:
+                start_s, end_s = min(before[0], start_s), max(before[1], end_s)
+                done += before[2]
+            found[name] = (start_s, end_s, done)
+    return [
+        Phase(
+            name=name,
+            start_s=round(start_s, 6),
+            end_s=round(end_s, 6),
+            resident_bytes_start=_resident_at(rows, start_s),
+            resident_bytes_end=_resident_at(rows, end_s),
+            operations=done,
+        )
+        for name, (start_s, end_s, done) in sorted(found.items(), key=lambda item: item[1][0])
+    ]
+
+
+def _resident_at(rows: Sequence[SeriesRow], at_s: float) -> int | None:
+    if not rows:
+        return None
+    times = [row.time_s for row in rows]
+    return int(np.interp(at_s, times, [row.resident_bytes or 0 for row in rows]))
+
+
+def busy_seconds(phases: Sequence[Phase]) -> float:
+    """Time spent in phases that did something: rates are over these, not over idle time."""
+    return sum(phase.end_s - phase.start_s for phase in phases if phase.operations)

@@ -1,0 +1,114 @@
+"""Where everything that processes share lies, who writes it, who reads it, and with which ordering.
+
+Three segments of shared memory and one memfd; a process attaches only what it may see.
+
+    segment  attached by                     arrays
+    guest    vCPUs, guest kernel             kernel zones pcps actors pageblocks pages
+                                             hinting phases mechanism.* workload.*
+    ring     guest kernel, host              queue: the split virtqueue and its indirect tables
+    host     host                            host
+    (memfd)  vCPUs, guest kernel, host       guest RAM
+    The supervisor attaches all segments and only reads, but for the words named below.
+
+    word                        written by                      read by          ordering
+    zones.lock                  vCPUs, guest kernel             the same         acquire, release
+    zones.* (rest), pageblocks  whoever holds zones.lock        the same         by the lock
+    pages of free blocks        whoever holds zones.lock        the same         by the lock
+    pages on a per-CPU list     that vCPU                       that vCPU        one writer
+    pages in use                their owner                     their owner; `kind`, `order` and
+                                                                `mark` by whoever holds zones.lock
+    pages isolated              guest kernel                    guest kernel     by the lock
+    pcps                        that vCPU                       that vCPU        one writer
+    actors.drain_requested      any vCPU                        that vCPU        relaxed, exchange
+    actors.arrivals, .state     that vCPU (LOST: guest kernel)  vCPUs            relaxed
+    actors.* (rest)             that actor                      supervisor       relaxed
+    kernel.doorbell             vCPUs                           vCPUs            release, relaxed
+    kernel.virtual_now_ns       the one process of a run in virtual time
+    kernel.* (rest)             guest kernel, before `ready`    all              by the start signal
+    hinting                     guest kernel                    supervisor       relaxed
+    phases                      that vCPU                       supervisor       relaxed
+    mechanism.*                 as its file says
+    queue                       as VIRTIO 1.3 section 2.7 says
+    host                        host                            supervisor       relaxed
+
+Relaxed words are single aligned loads and stores of at most 8 bytes; the supervisor reads them for
+display while the run goes on, and once more when their writer has ended.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from devices.balloon.layout import PAGE_REPORTING_CAPACITY
+from devices.memory.region import Layout
+from devices.virtio.queue_layout import QueueLayout
+from emulator.config.scenario import GuestConfig
+from emulator.guest.hinting.cycle import Geometry, Mechanism
+from emulator.guest.hinting.layout import HINTING
+from emulator.guest.layout import PHASE, PHASES_MAX
+from emulator.guest.mm.layout import PAGE_SHIFT
+from emulator.guest.mm.views import GuestMemory, array_shapes
+from emulator.host.layout import HOST
+
+RING_GUEST_ADDR: Final = 1 << 52  # Of the ring's region: above any guest's RAM.
+
+
+def geometry(guest: GuestConfig) -> Geometry:
+    """What arrays are sized by."""
+    return Geometry(
+        nr_pages=guest.memory_bytes >> PAGE_SHIFT,
+        nr_zones=len(guest.all_zones),
+        nr_cpus=guest.vcpus,
+        pageblock_order=guest.pageblock_order,
+    )
+
+
+def guest_layout(guest: GuestConfig, mechanism: Mechanism, workload: Layout) -> Layout:
+    """The guest's segment; `workload`: the arrays that a workload brings along."""
+    sizes = geometry(guest)
+    return {
+        **array_shapes(
+            nr_pages=sizes.nr_pages,
+            zones=sizes.nr_zones,
+            cpus=sizes.nr_cpus,
+            pageblock_order=sizes.pageblock_order,
+        ),
+        "hinting": (HINTING, 1),
+        "phases": (PHASE, sizes.nr_cpus * PHASES_MAX),
+        **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(sizes).items()},
+        **{f"workload.{name}": it for name, it in workload.items()},
+    }
+
+
+def guest_memory(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -> GuestMemory:
+    """What kernels take, from the guest's segment."""
+    own = {
+        name.removeprefix("mechanism."): array
+        for name, array in arrays.items()
+        if name.startswith("mechanism.")
+    }
+    return GuestMemory(
+        pages=arrays["pages"],
+        pageblocks=arrays["pageblocks"],
+        zones=arrays["zones"],
+        pcps=arrays["pcps"],
+        actors=arrays["actors"],
+        kernel=arrays["kernel"],
+        hooks=mechanism.hooks(own),
+    )
+
+
+def queue_layout(ranges_max: int) -> QueueLayout:
+    """The reporting queue, for requests of up to `ranges_max` ranges."""
+    size = max(PAGE_REPORTING_CAPACITY, 1 << (ranges_max - 1).bit_length())
+    return QueueLayout(size=size, table_entries=ranges_max)
+
+
+def ring_layout(queue: QueueLayout) -> Layout:
+    """The ring's segment."""
+    return {"queue": (np.dtype("u1"), queue.size_bytes)}
+
+
+HOST_LAYOUT: Final[Layout] = {"host": (HOST, 1)}

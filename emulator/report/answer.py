@@ -1,0 +1,116 @@
+"""The run's answer in two or three sentences: what came back, what stayed and why, at what price.
+
+The sentences are made from the summary alone, so that the text, the HTML page and a later
+`report` of the same folder say the same.  What was not measured is said to be so.
+"""
+
+from typing import Final
+
+from emulator.report.wording import (
+    NOT_MEASURED,
+    count_text,
+    duration_text,
+    listed,
+    milliseconds_text,
+    percent_text,
+    size_text,
+)
+from emulator.summary import Summary
+
+#: Key of `summary.stranded` -> short label, and the words that follow "30 MiB".
+STRANDED_CAUSES: Final = {
+    "below_order_bytes": ("below reporting order", "in blocks below the reporting order"),
+    "percpu_bytes": ("per-CPU lists", "in per-CPU lists"),
+    "page_cache_bytes": ("page cache", "in the page cache"),
+    "in_flight_bytes": ("in flight", "in flight to the host"),
+}
+
+#: A smaller part of the peak than this counts as nothing.
+_NOTHING: Final = 0.005
+
+
+def stranded_parts(summary: Summary) -> tuple[tuple[str, str, int | None], ...]:
+    """Free memory that was not returned: `(label, words, bytes or None)` for each cause."""
+    return tuple(
+        (label, words, getattr(summary.stranded, key))
+        for key, (label, words) in STRANDED_CAUSES.items()
+    )
+
+
+def came_back_bytes(summary: Summary) -> int | None:
+    """The fall of host resident memory from its peak to the end of the run; `None`: unknown."""
+    host = summary.host
+    if host.resident_bytes_peak is None or host.resident_bytes_end is None:
+        return None
+    return max(0, host.resident_bytes_peak - host.resident_bytes_end)
+
+
+def came_back_fraction(summary: Summary) -> float | None:
+    """`came_back_bytes` as a fraction of the peak; `None` without a peak."""
+    came_back, peak = came_back_bytes(summary), summary.host.resident_bytes_peak
+    return came_back / peak if came_back is not None and peak else None
+
+
+def answer(summary: Summary) -> str:
+    """The answer as plain text on one line, for any complete or incomplete summary."""
+    sentences = [_soundness(summary), _came_back(summary), _stayed(summary), _price(summary)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _soundness(summary: Summary) -> str:
+    oracle = summary.oracle
+    if not oracle.violations:
+        return ""
+    of_checked = "" if oracle.pages_checked is None else f" of {count_text(oracle.pages_checked)}"
+    return (
+        f"Not sound: {count_text(oracle.violations)}{of_checked} checked pages had been "
+        "discarded while in use."
+    )
+
+
+def _came_back(summary: Summary) -> str:
+    host = summary.host
+    came_back, fraction = came_back_bytes(summary), came_back_fraction(summary)
+    if came_back is None:
+        return "How much memory came back to the host was not measured."
+    if fraction is None or fraction < _NOTHING:
+        return (
+            f"Nothing came back to the host: of {size_text(host.resident_bytes_peak)} at the "
+            f"peak, {size_text(host.resident_bytes_end)} were still resident at the end."
+        )
+    sentence = (
+        f"Of the {size_text(host.resident_bytes_peak)} that the guest held at its peak, "
+        f"{size_text(came_back)} ({percent_text(fraction)}) had come back to the host at the end"
+    )
+    latency = summary.hinting.reclaim_latency_ms
+    if latency is None or latency.p50 is None:
+        return f"{sentence}; how soon was {NOT_MEASURED}."
+    soon = f"half of the blocks within {milliseconds_text(latency.p50)} of being freed"
+    if latency.max is not None:
+        soon += f", the last after {milliseconds_text(latency.max)}"
+    return f"{sentence}; {soon}."
+
+
+def _stayed(summary: Summary) -> str:
+    parts = stranded_parts(summary)
+    measured = [(words, size) for _, words, size in parts if size is not None]
+    missing = [label for label, _, size in parts if size is None]
+    if not measured:
+        return f"What stayed although free was {NOT_MEASURED}."
+    gap = f" ({listed(missing)}: {NOT_MEASURED})" if missing else ""
+    causes = sorted((item for item in measured if item[1] > 0), key=lambda item: -item[1])
+    if not causes:
+        return f"No free memory stayed behind{gap}."
+    if len(causes) == 1:
+        words, size = causes[0]
+        return f"{size_text(size)} stayed although free, {words}{gap}."
+    total = size_text(sum(size for _, size in causes))
+    by_cause = listed([f"{size_text(size)} {words}" for words, size in causes])
+    return f"{total} stayed although free: {by_cause}{gap}."
+
+
+def _price(summary: Summary) -> str:
+    seconds = summary.cost.cpu_s_per_gib_returned
+    if seconds is None:
+        return ""
+    return f"The price: {duration_text(seconds)} of CPU time for each GiB returned."

@@ -1,0 +1,285 @@
+"""Curves over time as SVG that sits inside a page and follows its colours.
+
+matplotlib draws, through its Figure and SVG backend only (no pyplot, no display), and is imported
+when the first picture is drawn, because importing it takes longer than a short command.
+
+A colour is drawn as a *marker colour* and afterwards replaced by a CSS variable, so that one
+picture serves the light page, the dark page and print.  Text stays text.  Equal input gives equal
+bytes: no date, and names inside the SVG are hashed with a fixed salt, one for each picture so that
+several can stand on one page.
+"""
+
+import io
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from emulator.report.sparkline import thinned
+from emulator.summary import Phase, SeriesRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+#: Marker colour -> (CSS variable, colour where there is no style sheet).
+_COLOURS: Final = {
+    "#010101": ("ink", "#1b2430"),
+    "#020202": ("muted", "#5b6776"),
+    "#030303": ("grid", "#d9dee5"),
+    "#040404": ("shade", "#eef1f5"),
+    "#050501": ("resident", "#0072b2"),
+    "#050502": ("free", "#b45f06"),
+    "#050503": ("reported", "#8a3f8f"),
+    "#060600": ("run-0", "#0072b2"),
+    "#060601": ("run-1", "#b45f06"),
+    "#060602": ("run-2", "#00795a"),
+    "#060603": ("run-3", "#8a3f8f"),
+    "#060604": ("run-4", "#9a7400"),
+    "#060605": ("run-5", "#2f7fae"),
+    "#060606": ("run-6", "#b3402f"),
+    "#060607": ("run-7", "#5b6776"),
+}
+_INK, _MUTED, _GRID, _SHADE = "#010101", "#020202", "#030303", "#040404"
+RUN_STYLES: Final = ("-", "--", "-.", ":", (0, (7, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+
+#: Column of the series -> (label, marker colour, line style, line width).
+_CURVES: Final = {
+    "resident_bytes": ("host resident", "#050501", "-", 1.8),
+    "guest_free_bytes": ("guest free", "#050502", (0, (5, 2)), 1.6),
+    "guest_reported_bytes": ("guest reported", "#050503", (0, (1.2, 1.6)), 2.0),
+}
+_POINTS_MAX: Final = 600
+_SIZE_UNITS: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+_FONT_PX: Final = 12.5
+_CHARACTER_PX: Final = 7.4
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The size of a picture in CSS pixels; `name` tells pictures of one page apart."""
+
+    name: str
+    width_px: int
+    height_px: int
+
+
+def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Canvas) -> str | None:
+    """Host resident memory, filled, beside guest free and reported memory, over the phases.
+
+    Returns SVG text, or `None` if no sample has any of the three.
+    """
+    columns = {key: _known(series, key) for key in _CURVES}
+    if not any(times for times, _ in columns.values()):
+        return None
+    high = max(max(values, default=0) for _, values in columns.values())
+    end_s = max(times[-1] for times, _ in columns.values() if times)
+    with _style():
+        figure, axes = _axes(canvas, high, min(0.0, series[0].time_s), end_s, headroom=1.16)
+        divisor, _ = _size_unit(high)
+        lines: list[Line2D] = []
+        for key, (label, colour, dashes, weight) in _CURVES.items():
+            times, values = columns[key]
+            if not times:
+                continue
+            kept = thinned(times, values, _POINTS_MAX)
+            xs, ys = [times[i] for i in kept], [values[i] / divisor for i in kept]
+            if key == "resident_bytes":
+                axes.fill_between(xs, ys, color=colour, alpha=0.24, linewidth=0, zorder=2)
+            lines += axes.plot(
+                xs, ys, color=colour, linestyle=dashes, linewidth=weight, label=label, zorder=3
+            )
+        _shade_phases(axes, phases, canvas)
+        _legend(figure, lines, canvas)
+        return _svg(figure, canvas)
+
+
+def residency_of_runs(
+    runs: Sequence[tuple[str, Sequence[SeriesRow]]], canvas: Canvas
+) -> str | None:
+    """Host resident memory of several runs on common axes, told apart by colour and dashes.
+
+    Returns SVG text, or `None` if no run has a sample of it.
+    """
+    curves = [(label, *_known(series, "resident_bytes")) for label, series in runs]
+    if not any(times for _, times, _ in curves):
+        return None
+    high = max(max(values, default=0) for _, _, values in curves)
+    end_s = max(times[-1] for _, times, _ in curves if times)
+    with _style():
+        figure, axes = _axes(canvas, high, 0.0, end_s, headroom=1.06)
+        divisor, _ = _size_unit(high)
+        lines: list[Line2D] = []
+        for number, (label, times, values) in enumerate(curves):
+            kept = thinned(times, values, _POINTS_MAX)
+            lines += axes.plot(
+                [times[i] for i in kept],
+                [values[i] / divisor for i in kept],
+                color=f"#06060{number % 8}",
+                linestyle=RUN_STYLES[number % len(RUN_STYLES)],
+                linewidth=1.8,
+                label=label,
+            )
+        _legend(figure, lines, canvas)
+        return _svg(figure, canvas)
+
+
+def _known(series: Sequence[SeriesRow], key: str) -> tuple[list[float], list[float]]:
+    """Times and values of the samples in which `key` was measured."""
+    pairs = [(row.time_s, getattr(row, key)) for row in series]
+    known = [(time_s, float(value)) for time_s, value in pairs if value is not None]
+    return [time_s for time_s, _ in known], [value for _, value in known]
+
+
+def _size_unit(high: float) -> tuple[float, str]:
+    return next(((size, unit) for size, unit in _SIZE_UNITS if high >= size), (1, "B"))
+
+
+def _time_unit(end_s: float) -> tuple[float, str]:
+    return (3600, "hours") if end_s > 7200 else (60, "minutes") if end_s > 300 else (1, "seconds")
+
+
+def _style() -> AbstractContextManager[None]:
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    import matplotlib
+
+    settings: dict[str, Any] = {
+        "font.family": ["DejaVu Sans"],  # Comes with matplotlib: the same measures everywhere.
+        "font.size": _FONT_PX,
+        "legend.fontsize": _FONT_PX,
+        "svg.fonttype": "none",
+        "axes.edgecolor": _GRID,
+        "axes.labelcolor": _MUTED,
+        "xtick.color": _GRID,
+        "ytick.color": _GRID,
+        "xtick.labelcolor": _MUTED,
+        "ytick.labelcolor": _MUTED,
+        "text.color": _INK,
+        "text.parse_math": False,  # A phase may be called "$x".
+        "path.simplify_threshold": 0.3,
+    }
+    context: AbstractContextManager[None] = matplotlib.rc_context(settings)
+    return context
+
+
+def _axes(
+    canvas: Canvas, high: float, start_s: float, end_s: float, headroom: float
+) -> tuple["Figure", "Axes"]:
+    """A figure with one pair of axes: sizes upwards from 0, time to the right."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure = Figure(figsize=(canvas.width_px / 72, canvas.height_px / 72), dpi=72)
+    figure.patch.set_visible(False)
+    wide = canvas.width_px >= 600
+    left, below, right, above = 48, 46, 12, 52 if wide else 76  # Margins in pixels.
+    axes = figure.add_axes(
+        (
+            left / canvas.width_px,
+            below / canvas.height_px,
+            1 - (left + right) / canvas.width_px,
+            1 - (below + above) / canvas.height_px,
+        )
+    )
+    axes.patch.set_visible(False)
+    divisor, unit = _size_unit(high)
+    scale, word = _time_unit(end_s)
+    axes.set_xlim(start_s, end_s if end_s > start_s else start_s + 1.0)
+    axes.set_ylim(0, max(high / divisor * headroom, 1e-9))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ticks = MaxNLocator(9 if wide else 5, steps=[1, 2, 5, 10])
+    limits = axes.get_xlim()
+    values = [tick * scale for tick in ticks.tick_values(limits[0] / scale, limits[1] / scale)]
+    axes.set_xticks([tick for tick in values if limits[0] <= tick <= limits[1]])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick / scale:g}"))
+    axes.set_xlabel(word)
+    axes.text(0, 1, f"{unit} ", transform=axes.transAxes, ha="right", va="bottom", color=_MUTED)
+    axes.grid(axis="y", color=_GRID, linewidth=0.7, zorder=1)
+    axes.tick_params(length=3, width=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _shade_phases(axes: "Axes", phases: Sequence[Phase], canvas: Canvas) -> None:
+    """Every other phase shaded, its number and, where there is room, its name above."""
+    start_s, end_s = axes.get_xlim()
+    px_per_s = axes.get_position().width * canvas.width_px / (end_s - start_s)
+    for number, phase in enumerate(phases, start=1):
+        left, right = max(phase.start_s, start_s), min(phase.end_s, end_s)
+        if right <= left:
+            continue
+        if number % 2:
+            axes.axvspan(left, right, color=_SHADE, linewidth=0, zorder=0)
+        axes.axvline(left, color=_GRID, linewidth=0.7, zorder=1)
+        room_px = (right - left) * px_per_s - 6
+        name = f"{number} {phase.name}"
+        label = name if len(name) * _CHARACTER_PX <= room_px else str(number)
+        if len(label) * _CHARACTER_PX <= room_px:
+            axes.text(
+                left + 4 / px_per_s,
+                0.985,
+                label,
+                transform=axes.get_xaxis_transform(),
+                va="top",
+                fontsize=_FONT_PX - 0.5,
+                color=_MUTED,
+                zorder=4,
+            )
+
+
+def _legend(figure: "Figure", handles: Sequence["Line2D"], canvas: Canvas) -> None:
+    labels = [str(line.get_label()) for line in handles]
+    longest = max((len(label) for label in labels), default=1)
+    per_row = max(1, int((canvas.width_px - 20) / (longest * _CHARACTER_PX + 62)))
+    figure.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=min(per_row, len(labels)),
+        frameon=False,
+        handlelength=2.6,
+        borderaxespad=0.1,
+        columnspacing=1.6,
+        labelspacing=0.35,
+    )
+
+
+def _svg(figure: "Figure", canvas: Canvas) -> str:
+    """The figure as an `<svg>` element: its colours are variables, its size follows the page."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": canvas.name}):
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d{1,4}"', "", svg)  # Names nothing refers to.
+    svg = re.sub(r"\s*<defs>\s*</defs>|\s*<defs/>", "", svg)
+    svg = re.sub(
+        r"<svg [^>]*>",
+        f'<svg viewBox="0 0 {canvas.width_px} {canvas.height_px}" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        'aria-hidden="true">',
+        svg,
+        count=1,
+    )
+    svg = re.sub(r"\b(fill|stroke): (#0[1-6]0\d0\d)\b", _as_variable, svg)
+    return svg.replace("'DejaVu Sans'", "system-ui, sans-serif").strip()
+
+
+def _as_variable(match: re.Match[str]) -> str:
+    variable, colour = _COLOURS[match[2]]
+    return f"{match[1]}: var(--{variable}, {colour})"

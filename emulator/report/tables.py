@@ -1,0 +1,218 @@
+"""Which figures of a run are shown, under which names and in which order.
+
+The text and the HTML page draw the same tables, made here from the summary.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.report.answer import stranded_parts
+from emulator.report.wording import (
+    NOT_MEASURED,
+    count_text,
+    counted,
+    decimal_text,
+    duration_text,
+    exact_text,
+    keyed_text,
+    label_of,
+    microseconds_text,
+    milliseconds_text,
+    nanoseconds_text,
+    percent_text,
+    rate_text,
+    size_text,
+)
+from emulator.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure: its name, as people read it, exactly, and whether it is bad news."""
+
+    label: str
+    text: str
+    exact: str
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FigureTable:
+    """Figures under one heading."""
+
+    title: str
+    figures: tuple[Figure, ...]
+
+    def shown(self) -> tuple[Figure, ...]:
+        """The figures, or a single line if none of them was measured."""
+        if any(figure.text != NOT_MEASURED for figure in self.figures):
+            return self.figures
+        return (Figure("all figures", NOT_MEASURED, NOT_MEASURED),)
+
+
+def size_figure(label: str, size_bytes: int | None) -> Figure:
+    """A figure for a size in bytes; `None` is shown as not measured."""
+    return Figure(label, size_text(size_bytes), exact_text(size_bytes, "bytes"))
+
+
+def _count(label: str, count: int | None, unit: str, *, bad: bool = False) -> Figure:
+    return Figure(label, count_text(count), exact_text(count, unit), bad)
+
+
+def _seconds(label: str, duration_s: float | None) -> Figure:
+    return Figure(label, duration_text(duration_s), exact_text(duration_s, "seconds"))
+
+
+def setup_words(summary: Summary) -> list[str]:
+    """What was run, in which guest, and how: a few words each, the scenario's name first."""
+    guest = summary.guest
+    words = [summary.scenario, summary.mechanism]
+    if guest.memory_bytes is not None:
+        words.append(f"{size_text(guest.memory_bytes)} of {guest.ram or ''} RAM".replace("  ", " "))
+    if guest.vcpus is not None:
+        words.append(counted(guest.vcpus, "vCPU"))
+    words.append(f"{summary.launcher}, seed {summary.seed}")
+    if summary.virtual_s is not None:
+        words.append(f"{duration_text(summary.virtual_s)} of virtual time")
+    if summary.wall_s is not None:
+        words.append(f"ran for {duration_text(summary.wall_s)}")
+    return words
+
+
+def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
+    """All tables of a run; the one of the workload only if the workload has figures."""
+    tables = (_host(summary), _hinting(summary), _cost(summary), _vcpus(summary))
+    more = (_stranded(summary), _oracle(summary), *_workload(summary))
+    return tables + more
+
+
+def _host(summary: Summary) -> FigureTable:
+    host = summary.host
+    return FigureTable(
+        "Host",
+        (
+            size_figure("resident at the start", host.resident_bytes_start),
+            size_figure("resident at the peak", host.resident_bytes_peak),
+            size_figure("resident at the end", host.resident_bytes_end),
+            Figure(
+                "footprint",
+                _with_unit(decimal_text(host.footprint_gib_min), host.footprint_gib_min, "GiB min"),
+                exact_text(host.footprint_gib_min, "GiB minutes"),
+            ),
+            _seconds("CPU time of the host", host.cpu_s),
+        ),
+    )
+
+
+def _with_unit(text: str, value: float | None, unit: str) -> str:
+    return text if value is None else f"{text} {unit}"
+
+
+def _hinting(summary: Summary) -> FigureTable:
+    hinting = summary.hinting
+    latency = hinting.reclaim_latency_ms
+    percentiles = tuple(
+        Figure(f"freed to returned, {name}", milliseconds_text(value), exact_text(value, "ms"))
+        for name, value in (
+            ("p50", latency.p50 if latency else None),
+            ("p90", latency.p90 if latency else None),
+            ("p99", latency.p99 if latency else None),
+            ("max", latency.max if latency else None),
+        )
+    )
+    return FigureTable(
+        "Hinting",
+        (
+            _count("reports", hinting.reports, "reports"),
+            _count("blocks", hinting.blocks, "blocks"),
+            size_figure("claimed", hinting.claimed_bytes),
+            size_figure("measured as returned", hinting.returned_bytes),
+            size_figure("touched again", hinting.refaulted_bytes),
+            Figure("regret", percent_text(hinting.regret), exact_text(hinting.regret, "")),
+            _count("wake-ups", hinting.wakeups, "wake-ups"),
+            *percentiles,
+        ),
+    )
+
+
+def _cost(summary: Summary) -> FigureTable:
+    cost = summary.cost
+    hold = cost.zone_lock_hold_us
+    holds = tuple(
+        Figure(f"zone lock held, {name}", microseconds_text(value), exact_text(value, "us"))
+        for name, value in (
+            ("p50", hold.p50 if hold else None),
+            ("p99", hold.p99 if hold else None),
+            ("max", hold.max if hold else None),
+        )
+    )
+    return FigureTable(
+        "Cost",
+        (
+            _seconds("CPU per GiB returned", cost.cpu_s_per_gib_returned),
+            *holds,
+            _seconds("zone lock waited for", cost.zone_lock_wait_s),
+        ),
+    )
+
+
+def _vcpus(summary: Summary) -> FigureTable:
+    vcpus = summary.vcpus
+    latency = vcpus.alloc_latency_ns
+    latencies = tuple(
+        Figure(f"allocation, {name}", nanoseconds_text(value), exact_text(value, "ns"))
+        for name, value in (
+            ("p50", latency.p50 if latency else None),
+            ("p99", latency.p99 if latency else None),
+            ("p99.9", latency.p999 if latency else None),
+        )
+    )
+    rate, touched = vcpus.operations_per_s, vcpus.pages_touched_per_s
+    return FigureTable(
+        "vCPUs",
+        (
+            _count("operations", vcpus.operations, "operations"),
+            Figure("operations per second", rate_text(rate), exact_text(rate, "per second")),
+            Figure("pages touched", rate_text(touched), exact_text(touched, "pages per second")),
+            _count("failed allocations", vcpus.failed_allocations, "allocations"),
+            *latencies,
+        ),
+    )
+
+
+def _stranded(summary: Summary) -> FigureTable:
+    figures = tuple(size_figure(label, size) for label, _, size in stranded_parts(summary))
+    return FigureTable("Free, yet not returned", figures)
+
+
+def _oracle(summary: Summary) -> FigureTable:
+    oracle = summary.oracle
+    return FigureTable(
+        "Oracle",
+        (
+            _count("pages checked", oracle.pages_checked, "pages"),
+            _count(
+                "discarded while in use",
+                oracle.violations,
+                "pages",
+                bad=bool(oracle.violations),
+            ),
+        ),
+    )
+
+
+def _workload(summary: Summary) -> tuple[FigureTable, ...]:
+    figures = tuple(
+        Figure(label_of(key), *keyed_text(key, value)) for key, value in _flat(summary.workload)
+    )
+    return (FigureTable("Workload", figures),) if figures else ()
+
+
+def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in figures.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name} ")
+        else:
+            yield name, value

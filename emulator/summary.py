@@ -1,0 +1,325 @@
+"""What a run measured: `summary.json` (schema 1) and `series.csv`, as types.
+
+Units are in the names.  A figure that was not measured is None (`null`, or an empty cell), never 0.
+The structs hold what they are given; reading a file checks it.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn, get_args, get_type_hints
+
+import msgspec
+
+from emulator.config.expectations import Expectation
+from emulator.config.parameters import suggest
+from emulator.config.units import Number
+from emulator.errors import ConfigError
+
+SCHEMA: Final = 1
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the summary; everything in it may be unmeasured."""
+
+
+class ReclaimLatency(_Section, frozen=True):
+    """Milliseconds from the last free of a block to the end of its discard."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class LockHold(_Section, frozen=True):
+    """Microseconds that the zone lock was held at a time."""
+
+    p50: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class AllocLatency(_Section, frozen=True):
+    """Nanoseconds that an allocation took."""
+
+    p50: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+
+
+class GuestFigures(_Section, frozen=True):
+    """The guest as it was made."""
+
+    memory_bytes: int | None = None
+    vcpus: int | None = None
+    ram: str | None = None
+    page_metadata_bytes: int | None = None
+
+
+class HostFigures(_Section, frozen=True):
+    """What the guest held of the host's memory, and what serving it cost."""
+
+    resident_bytes_start: int | None = None
+    resident_bytes_peak: int | None = None
+    resident_bytes_end: int | None = None
+    footprint_gib_min: float | None = None  # Resident memory integrated over time, GiB minutes.
+    cpu_s: float | None = None
+
+
+class HintingFigures(_Section, frozen=True):
+    """What the mechanism reported, and what became of it."""
+
+    reports: int | None = None
+    blocks: int | None = None
+    claimed_bytes: int | None = None  # By the reports.
+    returned_bytes: int | None = None  # As measured.
+    refaulted_bytes: int | None = None  # Returned, then touched again.
+    regret: float | None = None
+    wakeups: int | None = None
+    reclaim_latency_ms: ReclaimLatency | None = None
+
+
+class CostFigures(_Section, frozen=True):
+    """What giving memory back cost."""
+
+    cpu_s_per_gib_returned: float | None = None
+    zone_lock_hold_us: LockHold | None = None
+    zone_lock_wait_s: float | None = None
+
+
+class VcpuFigures(_Section, frozen=True):
+    """All vCPUs together."""
+
+    operations: int | None = None
+    operations_per_s: float | None = None
+    pages_touched_per_s: float | None = None
+    failed_allocations: int | None = None
+    alloc_latency_ns: AllocLatency | None = None
+
+
+class StrandedFigures(_Section, frozen=True):
+    """Memory that was free at the end and had not been returned, by cause."""
+
+    below_order_bytes: int | None = None
+    percpu_bytes: int | None = None
+    page_cache_bytes: int | None = None
+    in_flight_bytes: int | None = None
+
+
+class OracleFigures(_Section, frozen=True):
+    """Pages whose content was verified, and those that had been discarded while in use."""
+
+    pages_checked: int | None = None
+    violations: int | None = None
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the run that the workload names."""
+
+    name: str
+    start_s: float
+    end_s: float
+    resident_bytes_start: int | None = None
+    resident_bytes_end: int | None = None
+    operations: int | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """`summary.json`, schema 1."""
+
+    schema: int = SCHEMA
+    scenario: str
+    mechanism: str
+    launcher: str
+    seed: int
+    wall_s: float | None = None
+    virtual_s: float | None = None
+    guest: GuestFigures = GuestFigures()
+    host: HostFigures = HostFigures()
+    hinting: HintingFigures = HintingFigures()
+    cost: CostFigures = CostFigures()
+    vcpus: VcpuFigures = VcpuFigures()
+    stranded: StrandedFigures = StrandedFigures()
+    oracle: OracleFigures = OracleFigures()
+    workload: dict[str, Any] = {}  # Figures of the workload's own, units in the names.
+    phases: list[Phase] = []
+
+
+class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample: a row of `series.csv`."""
+
+    time_s: float
+    resident_bytes: int | None = None
+    guest_free_bytes: int | None = None
+    guest_reported_bytes: int | None = None
+    page_cache_bytes: int | None = None
+    balloon_bytes: int | None = None
+    operations: int | None = None
+    reports: int | None = None
+
+
+class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An expectation beside the figure it was held against, and whether it was met."""
+
+    metric: str
+    value: Any  # None: the figure was not measured, and so the expectation is not met.
+    passed: bool
+    at_least: Number | None = None
+    at_most: Number | None = None
+    equals: Number | str | None = None
+
+
+def to_json(summary: Summary) -> str:
+    """The text of `summary.json`, indented; NaN and infinities are written as null."""
+    return msgspec.json.format(msgspec.json.encode(summary, enc_hook=_plain), indent=2).decode()
+
+
+def from_json(text: str | bytes, *, where: str = "summary.json") -> Summary:
+    """A summary from its text.
+
+    Raises `ConfigError` that begins with `where`: no JSON, another schema, missing or bad figures.
+    """
+    try:
+        version = msgspec.json.decode(text, type=_Version, strict=True).schema
+        if version != SCHEMA:
+            raise ConfigError(f"{where}: has schema {version}; this version reads schema {SCHEMA}")
+        return msgspec.json.decode(text, type=Summary)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: damaged: {str(error).replace('`', '')}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: damaged: not JSON: {error}") from None
+
+
+def lookup(summary: Summary, metric: str) -> Any:
+    """The figure at a dotted path: `host.resident_bytes_end`, `workload.faults`, `phases.0.end_s`.
+
+    A phase is found by its number or by its name.  A figure inside something that was not
+    measured is None, like that itself.
+    Raises `ConfigError` if the summary has no such figure.
+    """
+    node: Any = summary
+    parts = metric.split(".")
+    for depth, part in enumerate(parts):
+        if node is None:
+            check_metric(metric)
+            return None
+        if isinstance(node, list):
+            numbered = dict(enumerate(node))
+            named = {phase.name: phase for phase in reversed(node) if isinstance(phase, Phase)}
+            choices = {str(number): item for number, item in numbered.items()} | named
+        elif isinstance(node, msgspec.Struct):
+            choices = {name: getattr(node, name) for name in node.__struct_fields__}
+        else:
+            choices = node if isinstance(node, dict) else {}
+        if part not in choices:
+            _no_such_figure(".".join(parts[: depth + 1]), part, choices)
+        node = choices[part]
+    if isinstance(node, msgspec.Struct | dict | list):
+        _not_a_figure(metric, node)
+    return node
+
+
+def check_metric(metric: str) -> None:
+    """Raise `ConfigError` if no summary can have this figure: before a run, not after it.
+
+    What a workload measures of its own, and which phases it has, only the run will tell.
+    """
+    kind: Any = Summary
+    parts = metric.split(".")
+    for depth, part in enumerate(parts):
+        where = ".".join(parts[: depth + 1])
+        if kind is Phase and depth == 1:
+            continue  # A phase's number or name.
+        fields = _fields(kind)
+        if part not in fields:
+            _no_such_figure(where, part, fields)
+        kind = fields[part]
+        if kind is dict and depth + 1 < len(parts):
+            return
+    if kind is not None:
+        raise ConfigError(f"{metric}: not a figure; write {metric}.NAME")
+
+
+def check(expectations: Iterable[Expectation], summary: Summary) -> list[ExpectationResult]:
+    """Hold the expectations against a summary, in their order.
+
+    Raises `ConfigError` for a metric that the summary does not have.
+    """
+    results = []
+    for expectation in expectations:
+        value = lookup(summary, expectation.metric)
+        bounds = msgspec.structs.asdict(expectation)
+        results.append(ExpectationResult(**bounds, value=value, passed=expectation.holds(value)))
+    return results
+
+
+def is_sound(summary: Summary, results: Iterable[ExpectationResult]) -> bool:
+    """Whether every expectation was met and the oracle found no violation."""
+    return not summary.oracle.violations and all(result.passed for result in results)
+
+
+def write_series(rows: Iterable[SeriesRow]) -> str:
+    """The text of `series.csv`: a header, then a line a row; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(SeriesRow.__struct_fields__)
+    for row in rows:
+        writer.writerow("" if v is None else v for v in msgspec.structs.astuple(row))
+    return text.getvalue()
+
+
+def read_series(text: str, *, where: str = "series.csv") -> list[SeriesRow]:
+    """The rows of `series.csv`.  Raises `ConfigError` naming `where` and the line."""
+    columns = SeriesRow.__struct_fields__
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ConfigError(f"{where}: damaged: {error}") from None
+    if not lines or tuple(lines[0]) != columns:
+        raise ConfigError(f"{where}: damaged: the first line must be {','.join(columns)}")
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) != len(columns):
+            raise ConfigError(
+                f"{where}: damaged: line {number} has {len(cells)} cells, not {len(columns)}"
+            )
+        values = {c: cell for c, cell in zip(columns, cells, strict=True) if cell != ""}
+        try:
+            rows.append(msgspec.convert(values, SeriesRow, strict=False))
+        except msgspec.ValidationError as error:
+            text_of_error = str(error).replace("`", "")
+            raise ConfigError(f"{where}: damaged: line {number}: {text_of_error}") from None
+    return rows
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def _plain(value: Any) -> Any:
+    """A numpy number as Python's own."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"summary.json has no form for {value!r}")
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Field -> the struct it holds, `dict`, or None for a figure."""
+    if kind is None:
+        return {}
+    found: dict[str, Any] = {}
+    for name, annotation in get_type_hints(kind).items():
+        inside = [getattr(t, "__origin__", t) for t in (annotation, *get_args(annotation))]
+        structs = [t for t in inside if isinstance(t, type) and issubclass(t, msgspec.Struct)]
+        found[name] = structs[0] if structs else dict if dict in inside else None
+    return found
+
+
+def _no_such_figure(where: str, part: str, allowed: Iterable[str]) -> NoReturn:
+    raise ConfigError(f"{where}: the summary has no such figure{suggest(part, allowed)}")
+
+
+def _not_a_figure(metric: str, node: Any) -> NoReturn:
+    inside = node.__struct_fields__ if isinstance(node, msgspec.Struct) else ("NAME",)
+    raise ConfigError(f"{metric}: not a figure; write {metric}.{inside[0]} or the like")

@@ -1,0 +1,85 @@
+"""memhog: fill a fraction of free memory, free all of it, idle; again and again.
+
+As the numactl tool of that name, with which every series since 2018 was tried: "memhog 79g on a
+80g guest" (mails 000, 001).  Each vCPU takes its share; all wait for each other before they free
+and before they fill.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.config.scenario import GuestConfig
+from emulator.guest.mm.layout import MAX_ORDER, PAGE_SIZE
+from emulator.guest.vcpu import Vcpu
+from emulator.workloads.kernels import alloc_batch, free_batch
+from emulator.workloads.layout import HELD
+from emulator.workloads.workload import Outcome, pace_per_s
+
+_PAGES_AT_ONCE: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memhog:
+    """Parameters; `rate` is that of the guest, over all vCPUs."""
+
+    kind: ClassVar[str] = "memhog"
+    fraction: float = 0.95  # of the memory that is free at the start
+    iterations: int = 2
+    idle_s: float = 10.0
+    delay_s: float = 0.0  # before the first
+    order: int = 0  # of each block: 9 for a process with transparent huge pages
+    rate_bytes_per_s: float | None = None  # of filling
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction: {self.fraction} is not above 0 and at most 1")
+        if not 1 <= self.iterations <= 20:
+            raise ValueError(f"iterations: {self.iterations} is not one of 1 to 20")
+        if not 0 <= self.order <= MAX_ORDER:
+            raise ValueError(f"order: {self.order} is not one of 0 to {MAX_ORDER}")
+        if self.idle_s < 0 or self.delay_s < 0:
+            raise ValueError("idle: a time cannot be below 0")
+
+    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+        """Nothing."""
+        return {}
+
+    async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Fill, free, idle."""
+        free_pages = int(vcpu.mm.zones["free_pages"].sum())
+        blocks = int(free_pages * self.fraction / vcpu.nr_cpus) >> self.order
+        held = np.zeros(max(blocks, 1), HELD)
+        per_s = pace_per_s(
+            None if self.rate_bytes_per_s is None else self.rate_bytes_per_s / vcpu.nr_cpus,
+            PAGE_SIZE << self.order,
+            virtual=bool(vcpu.mm.kernel[0]["virtual"]),
+        )
+        at_once = max(1, _PAGES_AT_ONCE >> self.order)
+        fill = partial(_fill, vcpu, held, self.order)
+        empty = partial(free_batch, vcpu.mm, vcpu.ram, vcpu.index, held)
+        await vcpu.barrier()
+        if self.delay_s:
+            vcpu.phase("start")
+            await vcpu.sleep(self.delay_s)
+        for iteration in range(1, self.iterations + 1):
+            vcpu.phase(f"fill {iteration}")
+            filled = await vcpu.work(fill, blocks, at_once=at_once, per_s=per_s)
+            await vcpu.barrier()
+            vcpu.phase(f"free {iteration}")
+            await vcpu.work(empty, filled, at_once=at_once)
+            await vcpu.barrier()
+            vcpu.phase(f"idle {iteration}")
+            await vcpu.sleep(self.idle_s)
+
+    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+        """How much it filled."""
+        return {"filled_bytes": outcome.pages_touched * PAGE_SIZE}
+
+
+def _fill(vcpu: Vcpu, held: npt.NDArray[Any], order: int, done: int, count: int) -> int:
+    return int(alloc_batch(vcpu.mm, vcpu.ram, vcpu.index, held, done, count, order))

@@ -1,0 +1,78 @@
+"""page_fault1 of will-it-scale: each vCPU touches 128 MiB of single pages and frees them at once.
+
+tests/page_fault1.c: map 128 MiB, write one byte to every page in ascending order, unmap, for ever.
+Its figure is pages touched per second, over all tasks; here also per vCPU.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.config.scenario import GuestConfig
+from emulator.errors import ConfigError
+from emulator.guest.mm.layout import PAGE_SIZE
+from emulator.guest.vcpu import Vcpu
+from emulator.workloads.kernels import alloc_batch, free_batch
+from emulator.workloads.layout import HELD
+from emulator.workloads.workload import Outcome, pace_per_s
+
+_PAGES_AT_ONCE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageFault1:
+    """Parameters; `rate` is that of each vCPU."""
+
+    kind: ClassVar[str] = "page_fault1"
+    duration_s: float = 10.0
+    size_bytes: int = 128 << 20
+    rate_bytes_per_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.duration_s <= 0:
+            raise ValueError("duration: must be above 0")
+        if self.size_bytes < PAGE_SIZE or self.size_bytes % PAGE_SIZE:
+            raise ValueError(f"size: {self.size_bytes} bytes are not whole pages")
+
+    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+        """Nothing; ConfigError where the vCPUs' memory does not fit."""
+        if self.size_bytes * guest.vcpus > guest.memory_bytes * 0.9:
+            raise ConfigError(
+                f"workload.size: {guest.vcpus} vCPUs of {self.size_bytes >> 20}MiB do not fit in "
+                f"{guest.memory_bytes >> 20}MiB; use --memory "
+                f"{-(-int(self.size_bytes * guest.vcpus / 0.8) >> 22 << 2)}MiB or a smaller size"
+            )
+        return {}
+
+    async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Touch and free until the time is over."""
+        pages = self.size_bytes // PAGE_SIZE
+        held = np.zeros(pages, HELD)
+        virtual = bool(vcpu.mm.kernel[0]["virtual"])
+        per_s = pace_per_s(self.rate_bytes_per_s, PAGE_SIZE, virtual=virtual)
+        touch = partial(_touch, vcpu, held)
+        free = partial(free_batch, vcpu.mm, vcpu.ram, vcpu.index, held)
+        await vcpu.barrier()
+        vcpu.phase("page_fault1")
+        end_s = vcpu.clock.now_s() + self.duration_s
+        while vcpu.clock.now_s() < end_s:
+            touched = await vcpu.work(touch, pages, at_once=_PAGES_AT_ONCE, per_s=per_s)
+            await vcpu.work(free, touched, at_once=pages)
+            if touched < pages:
+                await vcpu.sleep(0.001)  # Out of memory: others hold it, and will free it.
+
+    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+        """Pages a second, and per vCPU."""
+        per_s = outcome.pages_touched / outcome.elapsed_s if outcome.elapsed_s else None
+        return {
+            "pages_per_s": per_s,
+            "pages_per_s_per_vcpu": None if per_s is None else per_s / outcome.vcpus,
+        }
+
+
+def _touch(vcpu: Vcpu, held: npt.NDArray[Any], done: int, count: int) -> int:
+    return int(alloc_batch(vcpu.mm, vcpu.ram, vcpu.index, held, done, count, 0))

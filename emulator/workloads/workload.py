@@ -1,0 +1,54 @@
+"""What a workload is: parameters, and what each vCPU does.
+
+A workload is a frozen dataclass of parameters in a module of its own, named in the registry.  It
+may bring shared arrays along (a compiled trace), made once by the supervisor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol
+
+import numpy.typing as npt
+
+from emulator.config.scenario import GuestConfig
+from emulator.guest.vcpu import Vcpu
+
+# Under virtual time, a workload without a pace of its own moves at this: what one real process
+# reaches on will-it-scale's page_fault1 on the reference machine, 538 000 pages/s, rounded.
+VIRTUAL_PACE_BYTES_PER_S: Final = 2 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a workload's own figures are made from, when the run is over."""
+
+    vcpus: int
+    pages_touched: int
+    operations: int
+    violations: int
+    elapsed_s: float
+
+
+class Workload(Protocol):
+    """A module in this folder."""
+
+    kind: ClassVar[str]
+
+    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+        """Arrays that every vCPU reads, copied into the guest's segment; ConfigError if it cannot.
+
+        Called once, before the guest exists.
+        """
+
+    async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """The life of one vCPU; all blocks it allocated are freed at the end."""
+
+    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+        """The workload's own figures, units in the names."""
+
+
+def pace_per_s(rate_bytes_per_s: float | None, unit_bytes: int, *, virtual: bool) -> float | None:
+    """Units a second for one vCPU: the declared pace, flat out (None), or the virtual default."""
+    if rate_bytes_per_s is not None:
+        return rate_bytes_per_s / unit_bytes
+    return VIRTUAL_PACE_BYTES_PER_S / unit_bytes if virtual else None
