@@ -45,13 +45,12 @@ FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX | 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
-    """What another process needs to attach; `ram_fd` is valid in that process."""
+    """What another process needs to attach, beside the RAM's descriptor."""
 
     scenario: Scenario
     guest: tuple[str, Layout]
     ring: tuple[str, Layout]
     host: tuple[str, Layout]
-    ram_fd: int
 
 
 class Machine:
@@ -73,9 +72,19 @@ class Machine:
         self.queue_layout: Final = queue_layout(_ranges_max(mechanism))
 
     @classmethod
-    def create(cls, scenario: Scenario) -> Self:
-        """Make all of it, zeroed.  ConfigError, MachineLacks (too small /dev/shm, no memory)."""
+    def create(cls, scenario: Scenario, *, shared: bool) -> Self:
+        """Make all of it, zeroed; `shared`: for other processes, too.
+
+        Raises ConfigError, and MachineLacks (too small a /dev/shm, no memory).
+        """
         mechanism, workload = load_parts(scenario)
+        return cls.create_for(scenario, mechanism, workload, shared=shared)
+
+    @classmethod
+    def create_for(
+        cls, scenario: Scenario, mechanism: Mechanism, workload: Workload, *, shared: bool
+    ) -> Self:
+        """As `create`, with parts that are made already."""
         prepared = workload.prepare(scenario.guest)
         layouts = {
             "guest": guest_layout(
@@ -91,7 +100,7 @@ class Machine:
         try:
             ram = GuestRam.create(scenario.guest.ram, scenario.guest.memory_bytes)
             for name, layout in layouts.items():
-                regions[name] = Region.create(layout)
+                regions[name] = Region.create(layout) if shared else Region.private(layout)
         except OSError as error:
             for region in regions.values():
                 region.close()
@@ -103,22 +112,21 @@ class Machine:
         return cls(scenario, ram, regions, mechanism, workload)
 
     @classmethod
-    def attach(cls, handle: Handle, *parts: str) -> Self:
+    def attach(cls, handle: Handle, ram_fd: int, *parts: str) -> Self:
         """In another process: attach to some of "guest", "ring" and "host"."""
         mechanism, workload = load_parts(handle.scenario)
         regions = {part: Region.attach(*getattr(handle, part)) for part in parts}
         guest = handle.scenario.guest
-        ram = GuestRam(handle.ram_fd, guest.ram, guest.memory_bytes)
+        ram = GuestRam(ram_fd, guest.ram, guest.memory_bytes)
         return cls(handle.scenario, ram, regions, mechanism, workload)
 
-    def handle(self, ram_fd: int) -> Handle:
-        """For `attach`; `ram_fd`: the RAM's descriptor as that process will have it."""
+    def handle(self) -> Handle:
+        """For `attach`."""
         return Handle(
             scenario=self.scenario,
             guest=(self.regions["guest"].name, self.regions["guest"].layout),
             ring=(self.regions["ring"].name, self.regions["ring"].layout),
             host=(self.regions["host"].name, self.regions["host"].layout),
-            ram_fd=ram_fd,
         )
 
     @property

@@ -11,6 +11,7 @@ from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
 from emulator.guest.mm.layout import PAGE_SIZE
 from emulator.machine import Machine
+from emulator.sampler import Sampler
 from emulator.summary import (
     AllocLatency,
     CostFigures,
@@ -44,14 +45,15 @@ class RunTimes:
 
 
 def summarize(
-    machine: Machine, rows: Sequence[SeriesRow], standing: Standing, times: RunTimes
+    machine: Machine, sampler: Sampler, standing: Standing, times: RunTimes
 ) -> Summary:
-    """The summary of a run that has ended; `rows`: all samples, the first at its beginning."""
+    """The summary of a run that has ended; the first sample was taken at its beginning."""
+    rows = sampler.rows
     scenario, guest, host = machine.scenario, machine.guest, machine.host[0]
     actors = guest["actors"]
     vcpus = actors[:-1]
     elapsed_s = times.ended_s - times.began_s
-    phases = phases_of(machine.phases(), rows, times.began_s)
+    phases = phases_of(machine.phases(), sampler.noted, times.began_s)
     busy_s = busy_seconds(phases) or elapsed_s
     operations, touched = int(vcpus["operations"].sum()), int(vcpus["pages_touched"].sum())
     violations = int(vcpus["violations"].sum())
@@ -173,10 +175,11 @@ def scaled(value: float | None, factor: float) -> float | None:
 
 
 def phases_of(
-    phases: npt.NDArray[Any], rows: Sequence[SeriesRow], began_s: float
+    phases: npt.NDArray[Any], noted: Sequence[tuple[float, int]], began_s: float
 ) -> list[Phase]:
     """The workload's phases over all vCPUs, in order: from the first that begins it to the last
-    that leaves it.  Residency at their ends is interpolated between samples."""
+    that leaves it.  `noted`: (time, resident bytes), between which is interpolated."""
+    noted = sorted(noted)
     found: dict[str, tuple[float, float, int]] = {}
     for entries in phases:
         used = entries[entries["began_ns"] != 0]
@@ -194,19 +197,19 @@ def phases_of(
             name=name,
             start_s=round(start_s, 6),
             end_s=round(end_s, 6),
-            resident_bytes_start=_resident_at(rows, start_s),
-            resident_bytes_end=_resident_at(rows, end_s),
+            resident_bytes_start=_resident_at(noted, start_s),
+            resident_bytes_end=_resident_at(noted, end_s),
             operations=done,
         )
         for name, (start_s, end_s, done) in sorted(found.items(), key=lambda item: item[1][0])
     ]
 
 
-def _resident_at(rows: Sequence[SeriesRow], at_s: float) -> int | None:
-    if not rows:
+def _resident_at(noted: Sequence[tuple[float, int]], at_s: float) -> int | None:
+    if not noted:
         return None
-    times = [row.time_s for row in rows]
-    return int(np.interp(at_s, times, [row.resident_bytes or 0 for row in rows]))
+    times, resident = zip(*noted, strict=True)
+    return int(np.interp(at_s, times, resident))
 
 
 def busy_seconds(phases: Sequence[Phase]) -> float:

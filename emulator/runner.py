@@ -17,14 +17,24 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
     require_machine()
     if scenario.run.launcher == "virtual":
         return _run_virtual(scenario, observer)
-    from emulator.launch.processes import run_processes
-
-    return run_processes(scenario, observer)
+    return _run_processes(scenario, observer)
 
 
 def _run_virtual(scenario: Scenario, observer: Observer) -> Summary:
     from emulator.launch.virtual import run_virtual
     from emulator.machine import Machine
 
-    with Machine.create(scenario) as machine:
+    with Machine.create(scenario, shared=False) as machine:
         return run_virtual(machine, observer)
+
+
+def _run_processes(scenario: Scenario, observer: Observer) -> Summary:
+    # The fork server first: it loads and compiles on the other core while we do the rest.
+    from emulator.launch.fork_server import start_fork_server
+
+    context = start_fork_server(scenario)
+    from emulator.launch.processes import run_processes
+    from emulator.machine import Machine
+
+    with Machine.create(scenario, shared=True) as machine:
+        return run_processes(machine, context, observer)

@@ -24,6 +24,7 @@ class Sampler:
         self._host = host
         self._ram = ram
         self.rows: Final[list[SeriesRow]] = []
+        self.noted: Final[list[tuple[float, int]]] = []
 
     def resident_bytes(self) -> int:
         """What the host has behind the guest now."""
@@ -31,6 +32,10 @@ class Sampler:
             return self._ram.file_resident_bytes()
         faulted = int(self._guest["actors"]["faults"].sum()) * PAGE_SIZE
         return faulted - int(self._host[0]["returned_bytes"])
+
+    def note(self, time_s: float) -> None:
+        """Only what is resident, for the ends of phases."""
+        self.noted.append((time_s, self.resident_bytes()))
 
     def sample(self, time_s: float) -> SeriesRow:
         """One row, kept in `rows`."""
@@ -45,4 +50,5 @@ class Sampler:
             reports=int(self._guest["hinting"][0]["reports"]),
         )
         self.rows.append(row)
+        self.noted.append((row.time_s, row.resident_bytes or 0))
         return row

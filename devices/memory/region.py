@@ -12,6 +12,7 @@ from `__del__` when the process ends; so the views belong to the region and go b
 """
 
 import gc
+import mmap
 import os
 from collections.abc import Mapping
 from multiprocessing import shared_memory
@@ -35,21 +36,33 @@ def place(layout: Layout) -> tuple[dict[str, int], int]:
 
 
 class Region:
-    """One segment and its arrays.  Make it with `create` or `attach`."""
+    """One segment and its arrays.  Make it with `create`, `attach` or `private`."""
 
-    def __init__(self, segment: shared_memory.SharedMemory, layout: Layout, *, owner: bool) -> None:
+    def __init__(
+        self, layout: Layout, segment: shared_memory.SharedMemory | None, *, owner: bool
+    ) -> None:
         offsets, size_bytes = place(layout)
-        if segment.size < size_bytes:
-            raise ValueError(f"segment {segment.name} holds {segment.size} of {size_bytes} bytes")
+        memory: Any
+        if segment is None:
+            memory = mmap.mmap(-1, size_bytes)
+        else:
+            if segment.size < size_bytes:
+                raise ValueError(f"segment {segment.name}: {segment.size} of {size_bytes} bytes")
+            memory = segment.buf
         self.layout: Final = dict(layout)
-        self._segment: shared_memory.SharedMemory | None = segment
+        self._segment = segment
         self._linked = owner
-        self.name: Final = segment.name
+        self.name: Final = "" if segment is None else segment.name
         self.size_bytes: Final = size_bytes
         self.arrays: dict[str, npt.NDArray[Any]] = {
-            name: np.ndarray((count,), dtype, segment.buf, offsets[name])
+            name: np.ndarray((count,), dtype, memory, offsets[name])
             for name, (dtype, count) in layout.items()
         }
+
+    @classmethod
+    def private(cls, layout: Layout) -> Self:
+        """The same arrays in this process's own memory, zeroed: for a run in one process."""
+        return cls(layout, None, owner=False)
 
     @classmethod
     def create(cls, layout: Layout) -> Self:
@@ -61,12 +74,13 @@ class Region:
                 f"/dev/shm has {room.f_bavail * room.f_frsize >> 20} MiB free and the guest's state"
                 f" needs {size_bytes >> 20} MiB; enlarge it (mount -o remount,size=... /dev/shm)"
             )
-        return cls(shared_memory.SharedMemory(create=True, size=size_bytes), layout, owner=True)
+        segment = shared_memory.SharedMemory(create=True, size=size_bytes)
+        return cls(layout, segment, owner=True)
 
     @classmethod
     def attach(cls, name: str, layout: Layout) -> Self:
         """The segment of another process of the same owner; FileNotFoundError once unlinked."""
-        return cls(shared_memory.SharedMemory(name), layout, owner=False)
+        return cls(layout, shared_memory.SharedMemory(name), owner=False)
 
     def unlink(self) -> None:
         """Remove the segment's name; the memory stays until all have closed it."""
@@ -76,10 +90,10 @@ class Region:
 
     def close(self) -> None:
         """Drop the views, unmap; the owner also removes the name.  Idempotent."""
-        if self._segment is None:
-            return
         self.unlink()
         self.arrays.clear()
+        if self._segment is None:
+            return
         gc.collect()  # Views in reference cycles, as tracebacks make them, hold the mapping, too.
         segment, self._segment = self._segment, None
         segment.close()

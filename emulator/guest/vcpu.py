@@ -28,7 +28,7 @@ class Notifier(Protocol):
 
 
 class Vcpu:
-    """One vCPU at work.  `index` is its actor in `mm`."""
+    """One vCPU at work.  `index` is its actor in `mm`; `on_phase` is called as a phase begins."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Vcpu:
         freed: Notifier,
         *,
         seed: int,
+        on_phase: Callable[[], None],
     ) -> None:
         assert phases.dtype == PHASE
         self.index: Final = index
@@ -52,6 +53,7 @@ class Vcpu:
         self._phases = phases
         self._phase_count = 0
         self._freed = freed
+        self._on_phase = on_phase
         self._actor = mm.actors[index]
         self._arrivals = 0
 
@@ -64,6 +66,7 @@ class Vcpu:
         entry["operations"] = self._actor["operations"]
         entry["name"] = name.encode()
         self._phase_count += 1
+        self._on_phase()
 
     def end_phases(self) -> None:
         """The last phase is over."""

@@ -45,7 +45,7 @@ def run_virtual(machine: Machine, observer: Observer) -> Summary:
         host_cpu_s=None,
         guest_kernel_cpu_s=None,
     )
-    return summarize(machine, sampler.rows, standing, times)
+    return summarize(machine, sampler, standing, times)
 
 
 def _make_schedule_repeatable(seed: int) -> None:
@@ -80,7 +80,7 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
             _start_host_and_hinting(nursery, machine, guest_kernel, discarder, freed)
             limit_s = scenario.run.time_limit_s
             with trio.move_on_after(float("inf") if limit_s is None else limit_s) as limit:
-                await _run_vcpus(machine, mm, clock, freed)
+                await _run_vcpus(machine, mm, clock, freed, sampler)
             if limit.cancelled_caught:
                 raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
             nursery.cancel_scope.cancel()
@@ -124,7 +124,7 @@ def _start_host_and_hinting(
 
 
 async def _run_vcpus(
-    machine: Machine, mm: GuestMemory, clock: Clock, freed: LocalNotifier
+    machine: Machine, mm: GuestMemory, clock: Clock, freed: LocalNotifier, sampler: Sampler
 ) -> None:
     arrays: dict[str, Any] = machine.workload_arrays()
     async with trio.open_nursery() as nursery:
@@ -137,6 +137,7 @@ async def _run_vcpus(
                 clock,
                 freed,
                 seed=machine.scenario.run.seed,
+                on_phase=lambda: sampler.note(trio.current_time()),
             )
             nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
 

@@ -113,7 +113,7 @@ def _free_range(
             _free_head(pages, slots, operations, counts, time_ns, cpu, at)
             freed += 1
         seen = seen or state != PAGE_UNSEEN
-        pass
+        pages[at]["state"] = PAGE_SEEN
     return freed, seen
 
 

@@ -46,6 +46,10 @@ class Churn:
         """Nothing."""
         return {}
 
+    def rehearsal(self) -> "Churn":
+        """A few pages."""
+        return Churn(duration_s=0.01, level=0.01, order_max=self.order_max, idle_s=3.0)
+
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Churn until the time is over, free all, idle."""
         level_pages = int(int(vcpu.mm.zones["free_pages"].sum()) * self.level / vcpu.nr_cpus)

@@ -49,6 +49,10 @@ class Memhog:
         """Nothing."""
         return {}
 
+    def rehearsal(self) -> "Memhog":
+        """A few pages."""
+        return Memhog(fraction=0.01, iterations=1, idle_s=3.0, order=self.order)
+
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill, free, idle."""
         free_pages = int(vcpu.mm.zones["free_pages"].sum())

@@ -48,6 +48,10 @@ class PageFault1:
             )
         return {}
 
+    def rehearsal(self) -> "PageFault1":
+        """A few pages."""
+        return PageFault1(duration_s=0.01, size_bytes=1 << 20)
+
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Touch and free until the time is over."""
         pages = self.size_bytes // PAGE_SIZE

@@ -40,6 +40,9 @@ class Workload(Protocol):
         Called once, before the guest exists.
         """
 
+    def rehearsal(self) -> "Workload":
+        """The same code on little work: run once, in virtual time, so that all is compiled."""
+
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """The life of one vCPU; all blocks it allocated are freed at the end."""
 

@@ -1,0 +1,192 @@
+"""The main functions of the processes: vCPU, guest kernel, host.
+
+Each attaches to its parts of the machine, says that it is ready, waits for the signal to go, works,
+and says how it ended.  Each ends by itself when the supervisor is gone, whatever the reason.
+"""
+
+import ctypes
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from functools import partial
+from multiprocessing.reduction import DupFd
+from typing import Any, Final
+
+import trio
+
+from devices.balloon.driver_task import FreePageReporter
+from devices.virtio.notifier import EventfdNotifier
+from emulator.guest.boot import boot
+from emulator.guest.clock import Clock
+from emulator.guest.kernel_task import GuestKernel
+from emulator.guest.vcpu import Vcpu
+from emulator.guest.vcpu_task import run_vcpu
+from emulator.host.discard import Discarder
+from emulator.host.task import serve_guest
+from emulator.launch.channel import Channel
+from emulator.machine import Handle, Machine
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+
+Work = Callable[[Machine, Channel], Awaitable[None]]
+
+
+def vcpu_main(handle: Handle, ram: Any, end: socket.socket, freed: Any, index: int) -> None:
+    """One vCPU."""
+    notifier = EventfdNotifier(freed.detach())
+    _main(f"vcpu {index}", handle, ram, end, ("guest",), partial(_vcpu, index, notifier))
+
+
+def guest_kernel_main(
+    handle: Handle, ram: Any, end: socket.socket, freed: Any, kick: Any, call: Any
+) -> None:
+    """The guest's kernel."""
+    notifiers = [EventfdNotifier(fd.detach()) for fd in (freed, kick, call)]
+    _main("guest kernel", handle, ram, end, ("guest", "ring"), partial(_guest_kernel, *notifiers))
+
+
+def host_main(handle: Handle, ram: Any, end: socket.socket, kick: Any, call: Any) -> None:
+    """The host."""
+    notifiers = [EventfdNotifier(fd.detach()) for fd in (kick, call)]
+    _main("host", handle, ram, end, ("ring", "host"), partial(_host, *notifiers))
+
+
+def dup(fd: int) -> Any:
+    """A descriptor as an argument of a process that is about to be started."""
+    return DupFd(fd)
+
+
+def _main(
+    name: str, handle: Handle, ram: Any, end: socket.socket, parts: tuple[str, ...], work: Work
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The supervisor says when it is over.
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # With the fork server, which ends with it.
+    libc.prctl(_PR_SET_NAME, f"emu {name}".encode()[:15])
+    machine = Machine.attach(handle, ram.detach(), *parts)
+    try:
+        trio.run(_live, machine, end, work)
+    finally:
+        machine.close()
+        sys.stdout.flush()
+
+
+async def _live(machine: Machine, end: socket.socket, work: Work) -> None:
+    channel = Channel(end)
+    await work(machine, channel)
+    await channel.aclose()
+
+
+async def _ready_and_go(channel: Channel) -> bool:
+    """Whether the supervisor gave the signal."""
+    await channel.send(kind="ready")
+    message = await channel.receive()
+    return message is not None and message["kind"] == "go"
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def _vcpu(
+    index: int, freed: EventfdNotifier, machine: Machine, channel: Channel
+) -> None:
+    if not await _ready_and_go(channel):
+        return
+    mm = machine.memory()
+    arrays = machine.workload_arrays()
+    async with trio.open_nursery() as nursery:
+        phase_began = trio.Event()
+
+        async def end_with_supervisor() -> None:
+            while await channel.receive() is not None:
+                pass
+            nursery.cancel_scope.cancel()
+
+        async def tell_phases() -> None:
+            nonlocal phase_began
+            while True:
+                await phase_began.wait()
+                phase_began = trio.Event()
+                await channel.send(kind="phase")
+
+        vcpu = Vcpu(
+            index,
+            mm,
+            machine.ram.view(),
+            machine.guest["phases"],
+            Clock(mm.kernel),
+            freed,
+            seed=machine.scenario.run.seed,
+            on_phase=lambda: phase_began.set(),
+        )
+        nursery.start_soon(end_with_supervisor)
+        nursery.start_soon(tell_phases)
+        await run_vcpu(vcpu, lambda it: machine.workload.run(it, arrays))
+        nursery.cancel_scope.cancel()
+    await channel.send(kind="done")
+
+
+async def _guest_kernel(
+    freed: EventfdNotifier,
+    kick: EventfdNotifier,
+    call: EventfdNotifier,
+    machine: Machine,
+    channel: Channel,
+) -> None:
+    mm, guest = machine.memory(), machine.scenario.guest
+    boot(
+        mm,
+        machine.ram.view(),
+        guest.all_zones,
+        thp=guest.thp,
+        pageblock_order=guest.pageblock_order,
+        virtual=False,
+    )
+    reporter = FreePageReporter(machine.driver(), kick=kick, call=call)
+    if not await _ready_and_go(channel):
+        return
+    began_cpu_s = _cpu_s()
+    kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], Clock(mm.kernel))
+    gone = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kernel.run_hinting, reporter, freed)
+        while True:
+            message = await channel.receive()
+            if message is None or message["kind"] == "stop":
+                gone = message is None
+                break
+            pages = kernel.bury(message["vcpu"])
+            await channel.send(kind="buried", vcpu=message["vcpu"], pages=pages)
+        if gone:
+            reporter.reset()  # The host is as dead as the supervisor: nobody would acknowledge.
+        nursery.cancel_scope.cancel()
+    if not gone:
+        cpu_s = _cpu_s() - began_cpu_s
+        await channel.send(kind="done", cpu_s=cpu_s, standing=asdict(kernel.standing()))
+
+
+async def _host(
+    kick: EventfdNotifier, call: EventfdNotifier, machine: Machine, channel: Channel
+) -> None:
+    device, discarder = machine.device(), Discarder(machine.ram, machine.host)
+    if not await _ready_and_go(channel):
+        return
+    began_cpu_s = _cpu_s()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(serve_guest, device, discarder, machine.host, kick=kick, call=call)
+        )
+        message = await channel.receive()
+        nursery.cancel_scope.cancel()
+    if message is not None:
+        cpu_s = _cpu_s() - began_cpu_s
+        discarder.settle()
+        await channel.send(kind="done", cpu_s=cpu_s)
+    discarder.close()
+

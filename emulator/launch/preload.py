@@ -1,0 +1,49 @@
+"""Loaded once into the fork server: every child then has its code, and its kernels compiled.
+
+Compiling (or loading what is compiled) is done by running the scenario's own mechanism and workload
+once, small, in virtual time.  The scenario comes in the environment, for a fork server imports
+modules and takes no arguments.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import emulator.commands.application  # noqa: F401  (what children import as __main__)
+from devices.memory.jit import CACHE_FOLDER
+from emulator.config.scenario import Scenario, decode_scenario
+from emulator.launch.fork_server import PRELOAD_VARIABLE
+from emulator.launch.virtual import run_virtual
+from emulator.machine import Machine, load_parts
+from emulator.observer import NullObserver
+
+_REHEARSAL_BYTES: Final = 512 << 20  # Enough for a pass of free page reporting at order 10.
+
+
+def marker(scenario: Scenario) -> Path:
+    """Exists once the kernels for such a scenario are compiled and kept."""
+    kind = f"{Path(scenario.mechanism.name).name}-{scenario.workload.kind}-{scenario.guest.ram}"
+    return CACHE_FOLDER / f"{kind.replace(':', '-')}.compiled"
+
+
+def rehearse(scenario: Scenario) -> None:
+    """Compile and load every kernel that such a run needs."""
+    guest = msgspec.structs.replace(
+        scenario.guest, memory_bytes=_REHEARSAL_BYTES, vcpus=2, zones=()
+    )
+    small = msgspec.structs.replace(
+        scenario,
+        guest=guest,
+        run=msgspec.structs.replace(scenario.run, sample_s=1.0, time_limit_s=None),
+    )
+    mechanism, workload = load_parts(scenario)
+    with Machine.create_for(small, mechanism, workload.rehearsal(), shared=False) as machine:
+        run_virtual(machine, NullObserver())
+    marker(scenario).touch()
+
+
+if PRELOAD_VARIABLE in os.environ:
+    rehearse(decode_scenario(tomllib.loads(os.environ[PRELOAD_VARIABLE]), name="preload", source="preload"))
