@@ -5,7 +5,7 @@ names and descriptors in a `Handle`.  In virtual time there is one process, and 
 supervisor's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,20 +72,28 @@ class Machine:
         self.queue_layout: Final = queue_layout(_ranges_max(mechanism))
 
     @classmethod
-    def create(cls, scenario: Scenario, *, shared: bool) -> Self:
-        """Make all of it, zeroed; `shared`: for other processes, too.
+    def create(
+        cls, scenario: Scenario, *, shared: bool, say: Callable[[str], None] = lambda _: None
+    ) -> Self:
+        """Make all of it, zeroed; `shared`: for other processes, too; `say`: tell the user.
 
         Raises ConfigError, and MachineLacks (too small a /dev/shm, no memory).
         """
         mechanism, workload = load_parts(scenario)
-        return cls.create_for(scenario, mechanism, workload, shared=shared)
+        return cls.create_for(scenario, mechanism, workload, shared=shared, say=say)
 
     @classmethod
     def create_for(
-        cls, scenario: Scenario, mechanism: Mechanism, workload: Workload, *, shared: bool
+        cls,
+        scenario: Scenario,
+        mechanism: Mechanism,
+        workload: Workload,
+        *,
+        shared: bool,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Self:
         """As `create`, with parts that are made already."""
-        prepared = workload.prepare(scenario.guest)
+        prepared = workload.prepare(scenario, say)
         layouts = {
             "guest": guest_layout(
                 scenario.guest,

@@ -96,7 +96,7 @@ def summarize(
         oracle=OracleFigures(
             pages_checked=int(vcpus["pages_checked"].sum()), violations=violations
         ),
-        workload=machine.workload.figures(outcome),
+        workload=machine.workload.figures(outcome, machine.workload_arrays()),
         phases=phases,
     )
 
@@ -182,7 +182,7 @@ def phases_of(
     noted = sorted(noted)
     found: dict[str, tuple[float, float, int]] = {}
     for entries in phases:
-        used = entries[entries["began_ns"] != 0]
+        used = entries[entries["used"] != 0]
         for this, following in zip(used[:-1], used[1:], strict=True):
             name = this["name"].decode()
             start_s, end_s = this["began_ns"] / 1e9 - began_s, following["began_ns"] / 1e9 - began_s

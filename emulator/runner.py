@@ -21,11 +21,15 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
 
 
 def _run_virtual(scenario: Scenario, observer: Observer) -> Summary:
+    from emulator.launch.preload import announce, marker
     from emulator.launch.virtual import run_virtual
     from emulator.machine import Machine
 
-    with Machine.create(scenario, shared=False) as machine:
-        return run_virtual(machine, observer)
+    announce(scenario, observer.phase)
+    with Machine.create(scenario, shared=False, say=observer.phase) as machine:
+        summary = run_virtual(machine, observer)
+    marker(scenario).touch()
+    return summary
 
 
 def _run_processes(scenario: Scenario, observer: Observer) -> Summary:
@@ -33,8 +37,10 @@ def _run_processes(scenario: Scenario, observer: Observer) -> Summary:
     from emulator.launch.fork_server import start_fork_server
 
     context = start_fork_server(scenario)
+    from emulator.launch.preload import announce
     from emulator.launch.processes import run_processes
     from emulator.machine import Machine
 
-    with Machine.create(scenario, shared=True) as machine:
+    announce(scenario, observer.phase)
+    with Machine.create(scenario, shared=True, say=observer.phase) as machine:
         return run_processes(machine, context, observer)

@@ -42,6 +42,7 @@ class Request:
     queue: str
     head: int
     ranges: npt.NDArray[Any]
+    generation: int  # of the device: how often it had been reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,7 @@ class BalloonDevice:
         self._handlers = handlers
         self.queues = dict(queues)
         self.broken: str | None = None
+        self._generation = 0
 
     def take(self, name: str) -> Request | None:
         """The next request of a queue; None if there is none, or the device is broken.
@@ -149,13 +151,21 @@ class BalloonDevice:
         chain = self.queues[name].pop()
         if chain is None:
             return None
-        return Request(queue=name, head=chain.head, ranges=self._handlers[name].ranges(chain))
+        return Request(
+            queue=name,
+            head=chain.head,
+            ranges=self._handlers[name].ranges(chain),
+            generation=self._generation,
+        )
 
     def complete(self, request: Request) -> bool:
         """Give a request back, after its ranges were discarded; whether the driver must be called.
 
         The used length is 0: the device guarantees nothing about what the memory holds now.
+        A request that was taken before a reset is not given back: nobody waits for it.
         """
+        if request.generation != self._generation:
+            return False
         queue = self.queues[request.queue]
         queue.push_used(request.head, 0)
         return queue.publish()
@@ -167,6 +177,7 @@ class BalloonDevice:
     def reset(self, start: int = 0) -> None:
         """Begin anew at index `start` of every queue; requests that were taken are forgotten."""
         self.broken = None
+        self._generation += 1
         for queue in self.queues.values():
             queue.reset(start)
 

@@ -27,18 +27,18 @@ async def serve_queue(
                    request is given back; what it raises ends the task, the request not given back
     requests_max:  served before other tasks get their turn
 
-    Returns, with `device.broken` set, after a DriverError: until then nothing is lost, and after it
-    nothing is touched.  The request that a cancellation finds is completed first, so `discard` must
-    end by itself.
+    Returns, with `device.broken` set, after a DriverError: until then nothing is lost, and after
+    it nothing is touched.  A request that a cancellation finds is completed first: `discard` is
+    shielded and must end by itself.
     """
     queue = device.queues[name]
     try:
         while device.broken is None:
             await trio.lowlevel.checkpoint()
             queue.disable_notifications()
-            if await _serve(device, name, call, discard, requests_max) or queue.enable_notifications():
-                continue
-            await kick.wait_notified()
+            more = await _serve(device, name, call, discard, requests_max)
+            if not more and not queue.enable_notifications():
+                await kick.wait_notified()
     except DriverError as error:
         device.mark_broken(f"queue {name}: {error}")
 

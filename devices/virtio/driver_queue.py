@@ -19,6 +19,7 @@ import numpy.typing as npt
 from devices.virtio.errors import DeviceError
 from devices.virtio.kernels import add_chain, ask_notification, publish_idx, take_used
 from devices.virtio.layout import (
+    CHAIN_BYTES_MAX,
     F_EVENT_IDX,
     F_INDIRECT_DESC,
     FLAGS_WORD,
@@ -27,6 +28,7 @@ from devices.virtio.layout import (
     NO_DESCRIPTORS,
     NO_NOTIFICATION,
     SLOT,
+    TOO_MANY_BYTES,
     USED_CHAIN,
     USED_IDX_JUMPED,
     USED_NEVER_LENT,
@@ -114,6 +116,8 @@ class DriverQueue:
             writable,
             self._avail_idx,
         )
+        if head == TOO_MANY_BYTES:
+            raise ValueError(f"a chain of more than {CHAIN_BYTES_MAX} bytes; split it")
         if head == NO_DESCRIPTORS:
             self._ring_full += 1
             return False

@@ -40,6 +40,7 @@ from devices.virtio.layout import (
     NO_NOTIFICATION,
     READABLE_AFTER_WRITABLE,
     RING_WORDS_START,
+    TOO_MANY_BYTES,
     USED_IDX_JUMPED,
     USED_NEVER_LENT,
     USED_TOO_LONG,
@@ -89,7 +90,7 @@ def add_chain(
     """Driver: lay a chain into descriptors and its head into the ring, not yet visible.
 
     In an indirect table if it has 2 .. `table_entries` segments.  Returns the head, or
-    NO_DESCRIPTORS, with nothing changed.
+    NO_DESCRIPTORS or TOO_MANY_BYTES, with nothing changed.
     """
     size = len(descriptors)
     count = len(readable) + len(writable)
@@ -97,11 +98,18 @@ def add_chain(
     needed = 1 if indirect else count
     if needed > free[0]["count"]:
         return NO_DESCRIPTORS
+    readable_bytes = np.int64(0)
+    for i in range(len(readable)):
+        readable_bytes += np.int64(readable[i]["len"])
+    writable_bytes = np.int64(0)
+    for i in range(len(writable)):
+        writable_bytes += np.int64(writable[i]["len"])
+    if readable_bytes + writable_bytes > CHAIN_BYTES_MAX:
+        return TOO_MANY_BYTES
     head = np.int64(free[0]["head"])
     base = head * table_entries if indirect else np.int64(0)
     chain = tables if indirect else descriptors
     at = base if indirect else head
-    writable_bytes = np.int64(0)
     for i in range(count):
         following = at + 1 if indirect else np.int64(slots[at]["next"])
         flags = np.int64(DESC_F_NEXT) if i + 1 < count else np.int64(0)
@@ -111,7 +119,6 @@ def add_chain(
         else:
             chain[at]["addr"] = writable[i - len(readable)]["addr"]
             chain[at]["len"] = writable[i - len(readable)]["len"]
-            writable_bytes += np.int64(writable[i - len(readable)]["len"])
             flags |= DESC_F_WRITE
         chain[at]["flags"] = flags
         chain[at]["next"] = following - base if i + 1 < count else 0

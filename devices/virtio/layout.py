@@ -109,6 +109,7 @@ NO_DESCRIPTORS: Final = -1
 USED_IDX_JUMPED: Final = -2
 USED_NEVER_LENT: Final = -3
 USED_TOO_LONG: Final = -4
+TOO_MANY_BYTES: Final = -5
 
 # What `take_chain` and `walk_chain` return.
 CHAIN_COMPLETE: Final = 0

@@ -7,5 +7,5 @@ import numpy as np
 PHASES_MAX: Final = 64  # of one vCPU
 
 PHASE: Final = np.dtype(
-    [("began_ns", "<i8"), ("operations", "<i8"), ("name", "S24")], align=True
+    [("used", "<i8"), ("began_ns", "<i8"), ("operations", "<i8"), ("name", "S24")], align=True
 )

@@ -65,6 +65,7 @@ class Vcpu:
         entry["began_ns"] = round(self.clock.now_s() * 1e9)
         entry["operations"] = self._actor["operations"]
         entry["name"] = name.encode()
+        entry["used"] = 1
         self._phase_count += 1
         self._on_phase()
 
@@ -92,7 +93,7 @@ class Vcpu:
             asked = min(at_once, count - done)
             got = batch(done, asked)
             done += got
-            self._after_batch()
+            self.after_batch()
             if got < asked:
                 break
             if per_s is None:
@@ -103,7 +104,8 @@ class Vcpu:
                 break
         return done
 
-    def _after_batch(self) -> None:
+    def after_batch(self) -> None:
+        """What a vCPU owes the others between two batches: pass on the doorbell, drain on demand."""
         if self.mm.kernel[0]["doorbell"]:
             # Cleared before the notification: a free after this rings again.
             self.mm.kernel[0]["doorbell"] = 0
@@ -121,7 +123,7 @@ class Vcpu:
         end_s = self.clock.now_s() + seconds
         while (now_s := self.clock.now_s()) < end_s:
             await self.sleep_until(min(end_s, now_s + 0.1))
-            self._after_batch()
+            self.after_batch()
 
     async def barrier(self) -> None:
         """Until every vCPU that lives has come to its barrier as often as this one."""
@@ -135,6 +137,6 @@ class Vcpu:
                 & (actors["state"] != ACTOR_LOST)
             ).any()
         ):
-            self._after_batch()
+            self.after_batch()
             await trio.sleep(_BARRIER_POLL_S)
         self.clock.now_s()

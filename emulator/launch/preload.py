@@ -7,13 +7,14 @@ modules and takes no arguments.
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 import emulator.commands.application  # noqa: F401  (what children import as __main__)
-from devices.memory.jit import CACHE_FOLDER
+from devices.memory.jit import CACHE_FOLDER, interpreted
 from emulator.config.scenario import Scenario, decode_scenario
 from emulator.launch.fork_server import PRELOAD_VARIABLE
 from emulator.launch.virtual import run_virtual
@@ -27,6 +28,12 @@ def marker(scenario: Scenario) -> Path:
     """Exists once the kernels for such a scenario are compiled and kept."""
     kind = f"{Path(scenario.mechanism.name).name}-{scenario.workload.kind}-{scenario.guest.ram}"
     return CACHE_FOLDER / f"{kind.replace(':', '-')}.compiled"
+
+
+def announce(scenario: Scenario, say: Callable[[str], None]) -> None:
+    """Tell the user if kernels have to be compiled first."""
+    if not interpreted() and not marker(scenario).exists():
+        say("compiling kernels (once for each mechanism and workload, about 20 s)")
 
 
 def rehearse(scenario: Scenario) -> None:

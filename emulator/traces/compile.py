@@ -52,8 +52,8 @@ class ReplayStatistics:
         preexisting_frees: events that free pages which were allocated before the trace began:
             dropped, or, with `warm`, operations on blocks of `before`.
         unmatched_frees: events that free pages which the trace has freed: dropped.  Their
-            allocation was lost, or the kernel records none for them: in our recordings of Linux
-            6.1, the pages of kernel stacks, which come in fours from a bulk allocation.
+            allocation was lost, or the kernel records none for them (bulk allocations; in our
+            recordings of Linux 6.1 most come in fours, as the pages of kernel stacks do).
         double_allocations: events that allocate pages which are allocated: a free was not
             recorded, and comes right before.
         partial_frees: events that free a part of a block, by itself.

@@ -4,7 +4,7 @@ Small orders are more frequent than large ones and nine of ten allocations are m
 memory fragments as it does in a system that has been up for a while.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from emulator.config.scenario import GuestConfig
+from emulator.config.scenario import Scenario
 from emulator.guest.mm.layout import MAX_ORDER, PAGE_SIZE
 from emulator.guest.vcpu import Vcpu
 from emulator.workloads.kernels import churn_batch, free_batch
@@ -42,7 +42,9 @@ class Churn:
         if self.duration_s <= 0 or self.idle_s < 0:
             raise ValueError("duration: must be above 0, and idle not below")
 
-    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+    def prepare(
+        self, scenario: Scenario, say: Callable[[str], None]
+    ) -> Mapping[str, npt.NDArray[Any]]:
         """Nothing."""
         return {}
 
@@ -76,7 +78,9 @@ class Churn:
         vcpu.phase("idle")
         await vcpu.sleep(self.idle_s)
 
-    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+    def figures(
+        self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, float | int | str | None]:
         """Operations a second of one vCPU, idle time included."""
         per_s = outcome.operations / outcome.elapsed_s if outcome.elapsed_s else None
         return {"operations_per_s_per_vcpu": None if per_s is None else per_s / outcome.vcpus}

@@ -5,7 +5,7 @@ As the numactl tool of that name, with which every series since 2018 was tried: 
 and before they fill.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from emulator.config.scenario import GuestConfig
+from emulator.config.scenario import Scenario
 from emulator.guest.mm.layout import MAX_ORDER, PAGE_SIZE
 from emulator.guest.vcpu import Vcpu
 from emulator.workloads.kernels import alloc_batch, free_batch
@@ -34,6 +34,7 @@ class Memhog:
     delay_s: float = 0.0  # before the first
     order: int = 0  # of each block: 9 for a process with transparent huge pages
     rate_bytes_per_s: float | None = None  # of filling
+    tasks: int | None = None  # how many vCPUs hog; None: all
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -42,10 +43,14 @@ class Memhog:
             raise ValueError(f"iterations: {self.iterations} is not one of 1 to 20")
         if not 0 <= self.order <= MAX_ORDER:
             raise ValueError(f"order: {self.order} is not one of 0 to {MAX_ORDER}")
+        if self.tasks is not None and self.tasks < 1:
+            raise ValueError(f"tasks: {self.tasks} is not at least 1")
         if self.idle_s < 0 or self.delay_s < 0:
             raise ValueError("idle: a time cannot be below 0")
 
-    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+    def prepare(
+        self, scenario: Scenario, say: Callable[[str], None]
+    ) -> Mapping[str, npt.NDArray[Any]]:
         """Nothing."""
         return {}
 
@@ -55,11 +60,14 @@ class Memhog:
 
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Fill, free, idle."""
+        tasks = vcpu.nr_cpus if self.tasks is None else min(self.tasks, vcpu.nr_cpus)
         free_pages = int(vcpu.mm.zones["free_pages"].sum())
-        blocks = int(free_pages * self.fraction / vcpu.nr_cpus) >> self.order
+        blocks = int(free_pages * self.fraction / tasks) >> self.order
+        if vcpu.index >= tasks:
+            blocks = 0
         held = np.zeros(max(blocks, 1), HELD)
         per_s = pace_per_s(
-            None if self.rate_bytes_per_s is None else self.rate_bytes_per_s / vcpu.nr_cpus,
+            None if self.rate_bytes_per_s is None else self.rate_bytes_per_s / tasks,
             PAGE_SIZE << self.order,
             virtual=bool(vcpu.mm.kernel[0]["virtual"]),
         )
@@ -80,7 +88,9 @@ class Memhog:
             vcpu.phase(f"idle {iteration}")
             await vcpu.sleep(self.idle_s)
 
-    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+    def figures(
+        self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, float | int | str | None]:
         """How much it filled."""
         return {"filled_bytes": outcome.pages_touched * PAGE_SIZE}
 

@@ -4,7 +4,7 @@ tests/page_fault1.c: map 128 MiB, write one byte to every page in ascending orde
 Its figure is pages touched per second, over all tasks; here also per vCPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
-from emulator.config.scenario import GuestConfig
+from emulator.config.scenario import Scenario
 from emulator.errors import ConfigError
 from emulator.guest.mm.layout import PAGE_SIZE
 from emulator.guest.vcpu import Vcpu
@@ -38,8 +38,11 @@ class PageFault1:
         if self.size_bytes < PAGE_SIZE or self.size_bytes % PAGE_SIZE:
             raise ValueError(f"size: {self.size_bytes} bytes are not whole pages")
 
-    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
+    def prepare(
+        self, scenario: Scenario, say: Callable[[str], None]
+    ) -> Mapping[str, npt.NDArray[Any]]:
         """Nothing; ConfigError where the vCPUs' memory does not fit."""
+        guest = scenario.guest
         if self.size_bytes * guest.vcpus > guest.memory_bytes * 0.9:
             raise ConfigError(
                 f"workload.size: {guest.vcpus} vCPUs of {self.size_bytes >> 20}MiB do not fit in "
@@ -69,7 +72,9 @@ class PageFault1:
             if touched < pages:
                 await vcpu.sleep(0.001)  # Out of memory: others hold it, and will free it.
 
-    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+    def figures(
+        self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, float | int | str | None]:
         """Pages a second, and per vCPU."""
         per_s = outcome.pages_touched / outcome.elapsed_s if outcome.elapsed_s else None
         return {

@@ -4,13 +4,13 @@ A workload is a frozen dataclass of parameters in a module of its own, named in 
 may bring shared arrays along (a compiled trace), made once by the supervisor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol
 
 import numpy.typing as npt
 
-from emulator.config.scenario import GuestConfig
+from emulator.config.scenario import Scenario
 from emulator.guest.vcpu import Vcpu
 
 # Under virtual time, a workload without a pace of its own moves at this: what one real process
@@ -34,10 +34,12 @@ class Workload(Protocol):
 
     kind: ClassVar[str]
 
-    def prepare(self, guest: GuestConfig) -> Mapping[str, npt.NDArray[Any]]:
-        """Arrays that every vCPU reads, copied into the guest's segment; ConfigError if it cannot.
+    def prepare(
+        self, scenario: Scenario, say: Callable[[str], None]
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """Arrays that every vCPU has, copied into the guest's segment; ConfigError if it cannot.
 
-        Called once, before the guest exists.
+        Called once, before the guest exists; `say` tells the user what takes long.
         """
 
     def rehearsal(self) -> "Workload":
@@ -46,7 +48,9 @@ class Workload(Protocol):
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """The life of one vCPU; all blocks it allocated are freed at the end."""
 
-    def figures(self, outcome: Outcome) -> dict[str, float | int | str | None]:
+    def figures(
+        self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, float | int | str | None]:
         """The workload's own figures, units in the names."""
 
 

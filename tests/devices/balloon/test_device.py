@@ -64,7 +64,7 @@ def test_nothing_is_used_before_it_is_completed() -> None:
         (SECOND_ADDR - PAGE, 2 * PAGE, "outside"),  # Touching regions are two.
         (SECOND_ADDR + RAM_BYTES, PAGE, "outside"),
         (TOP - PAGE, 2 * PAGE, "outside"),
-        (TOP - PAGE, 0xFFFFF000, "outside"),
+        (TOP - PAGE, 0xFFFF0000, "outside"),
     ],
 )
 def test_3_and_5_a_bad_element_is_dropped_and_its_request_completed(

@@ -1,6 +1,5 @@
 """Driver task and device task together, over each kind of notifier."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy.typing as npt
@@ -28,10 +27,13 @@ class Machine:
         self.device = BalloonDevice(
             {"reporting": self.rings.device}, self.rings.address_space, features=features
         )
+        self.discard_s = 0.0
         self.discarded: list[list[Any]] = []
+        self.acknowledged_before: list[int] = []  # Reports, when each discard had been done.
 
-    def discard(self, ranges: npt.NDArray[Any]) -> None:
-        assert self.rings.views.used[1]["word"] == len(self.discarded)  # Not acknowledged yet.
+    async def discard(self, ranges: npt.NDArray[Any]) -> None:
+        await trio.sleep(self.discard_s)
+        self.acknowledged_before.append(self.driver.statistics().acknowledged)
         self.discarded.append(ranges.tolist())
 
     async def serve(self) -> None:
@@ -69,6 +71,7 @@ async def test_a_report_is_acknowledged_after_its_ranges_were_discarded(machine:
         nursery.cancel_scope.cancel()
     assert machine.discarded[0] == [(0, 0, 4096), (0, 4096, 4096)]
     assert machine.driver.statistics().acknowledged == 9
+    assert machine.acknowledged_before == list(range(9))
 
 
 async def test_reports_of_several_tasks_take_turns(machine: Machine) -> None:
@@ -178,6 +181,49 @@ async def test_what_a_cancelled_report_left_in_the_ring_is_waited_for(
         machine.reporter.reset()
 
 
+async def test_a_report_waits_for_a_slow_discard(
+    machine: Machine, autojump_clock: MockClock
+) -> None:
+    machine.discard_s = 3
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(machine.serve)
+        assert await machine.reporter.report(buffers(4))
+        assert trio.current_time() == began + 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_discard_that_has_begun_is_acknowledged_even_if_cancelled(
+    machine: Machine, autojump_clock: MockClock
+) -> None:
+    machine.discard_s = 3
+    machine.driver.add_report(buffers(2))
+    machine.driver.publish_reports()
+    with trio.move_on_after(1):
+        await machine.serve()
+    machine.driver.take_acknowledged()
+    assert machine.driver.statistics().acknowledged == 1
+
+
+async def test_a_reset_during_a_discard_forgets_its_request(
+    machine: Machine, autojump_clock: MockClock
+) -> None:
+    machine.discard_s = 3
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(machine.serve)
+        machine.driver.add_report(buffers(2))
+        machine.driver.publish_reports()
+        machine.kick.notify()
+        await trio.sleep(1)
+        machine.reporter.reset()
+        machine.device.reset()
+        machine.driver.restart()
+        assert await machine.reporter.report(buffers(3))
+        nursery.cancel_scope.cancel()
+    assert [len(ranges) for ranges in machine.discarded] == [2, 3]
+    assert machine.driver.statistics().acknowledged == 1
+
+
 async def test_a_breach_of_the_protocol_stops_the_device_and_nothing_else(
     machine: Machine,
 ) -> None:
@@ -241,7 +287,7 @@ async def test_a_request_of_which_nothing_is_left_is_completed(machine: Machine)
 
 
 async def test_a_discard_that_fails_acknowledges_nothing(machine: Machine) -> None:
-    def fail(ranges: npt.NDArray[Any]) -> None:
+    async def fail(ranges: npt.NDArray[Any]) -> None:
         raise OSError("no such memory")
 
     machine.driver.add_report(buffers(1))
@@ -258,23 +304,19 @@ async def test_a_busy_queue_leaves_other_tasks_their_turn(machine: Machine) -> N
     machine.driver.add_report(buffers(1))
     machine.driver.add_report(buffers(1))
     machine.driver.publish_reports()
-    turns = []
+    with trio.CancelScope() as scope:
 
-    async def other() -> None:
-        for _ in range(4):
-            turns.append(len(machine.discarded))
-            await trio.lowlevel.checkpoint()
+        async def discard(ranges: npt.NDArray[Any]) -> None:
+            scope.cancel()  # Seen at the checkpoint between two rounds of one request each.
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(other)
-        with trio.move_on_after(0) as scope:
-            await serve_queue(
-                machine.device,
-                "reporting",
-                kick=machine.kick,
-                call=machine.call,
-                discard=machine.discard,
-                requests_max=1,
-            )
-        assert scope.cancelled_caught
+        await serve_queue(
+            machine.device,
+            "reporting",
+            kick=machine.kick,
+            call=machine.call,
+            discard=discard,
+            requests_max=1,
+        )
     machine.driver.take_acknowledged()
+    seen = machine.driver.statistics()
+    assert (seen.acknowledged, seen.in_flight) == (1, 1)

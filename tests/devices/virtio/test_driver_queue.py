@@ -42,6 +42,15 @@ def test_2_7_5_3_1_no_chain_is_longer_than_the_queue() -> None:
         rings.lend(0)
 
 
+def test_2_7_5_2_no_chain_has_more_than_2_to_the_32_bytes() -> None:
+    rings = Rings(4)
+    half = segments([0], [1 << 31])
+    with pytest.raises(ValueError, match="more than 4294967296 bytes"):
+        rings.driver.add(half, segments([0, 0], [1 << 31, 1]), "token")
+    rings.driver.validate()
+    assert rings.driver.add(half, half, "token")
+
+
 def test_a_chain_longer_than_a_table_takes_direct_descriptors() -> None:
     rings = Rings(8, features=INDIRECT, table_entries=2)
     assert rings.lend(8)
