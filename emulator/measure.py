@@ -1,5 +1,6 @@
 """From what a run left in shared memory to its summary."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,7 +10,6 @@ import numpy.typing as npt
 
 from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
-from emulator.guest.mm.layout import PAGE_SIZE
 from emulator.machine import Machine
 from emulator.sampler import Sampler
 from emulator.summary import (
@@ -44,9 +44,7 @@ class RunTimes:
     guest_kernel_cpu_s: float | None
 
 
-def summarize(
-    machine: Machine, sampler: Sampler, standing: Standing, times: RunTimes
-) -> Summary:
+def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: RunTimes) -> Summary:
     """The summary of a run that has ended; the first sample was taken at its beginning."""
     rows = sampler.rows
     scenario, guest, host = machine.scenario, machine.guest, machine.host[0]
@@ -183,7 +181,7 @@ def phases_of(
     found: dict[str, tuple[float, float, int]] = {}
     for entries in phases:
         used = entries[entries["used"] != 0]
-        for this, following in zip(used[:-1], used[1:], strict=True):
+        for this, following in itertools.pairwise(used):
             name = this["name"].decode()
             start_s, end_s = this["began_ns"] / 1e9 - began_s, following["began_ns"] / 1e9 - began_s
             done = int(following["operations"] - this["operations"])

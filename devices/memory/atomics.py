@@ -232,11 +232,11 @@ if not interpreted():
     exchange = _read_modify_write("xchg")
     fetch_add = _read_modify_write("add")
     compare_exchange = _cmpxchg()
-    fence = _fence
-    pause = _pause
+    fence: Any = _fence
+    pause: Any = _pause
     futex_wait = _futex(_FUTEX_WAIT)
     futex_wake = _futex(_FUTEX_WAKE)
-    monotonic_ns = _monotonic_ns
+    monotonic_ns: Any = _monotonic_ns
 else:
 
     def load_acquire(records: Any, index: int, field: str) -> Any:
@@ -265,11 +265,12 @@ else:
             records[index][field] = new
         return old
 
-    def fence() -> None:
+    def _no_fence() -> None:
         pass
 
-    def pause() -> None:
-        pass
+    fence = _no_fence
+
+    pause = _no_fence
 
     def futex_wait(records: Any, index: int, field: str, value: int, timeout_ns: int) -> int:
         raise AssertionError("interpreted kernels run alone: nobody could wake us")
@@ -277,5 +278,4 @@ else:
     def futex_wake(records: Any, index: int, field: str, value: int, timeout_ns: int) -> int:
         return 0
 
-    def monotonic_ns() -> int:
-        return time.monotonic_ns()
+    monotonic_ns = time.monotonic_ns

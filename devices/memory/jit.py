@@ -21,9 +21,14 @@ from typing import Any, Final, TypeVar, overload
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core import config as numba_config
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Kernels compute in 64 bits: every field is widened as it is read, or unsigned 32-bit arithmetic
+# would wrap where kernels are interpreted.  `Any`, because to a type checker numpy's is no int.
+i64: Any = np.int64
 
 _PACKAGES: Final = ("devices", "emulator")
 _ROOT: Final = Path(__file__).resolve().parents[2]

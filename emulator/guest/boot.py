@@ -111,4 +111,3 @@ def _set_pcp_limits(mm: GuestMemory, z: int, managed: int) -> None:
     mine: npt.NDArray[Any] = mm.pcps[z::nr_zones]
     mine["batch"] = batch
     mine["high"] = high
-

@@ -9,9 +9,7 @@ violation, because the discard really takes the content away.
 
 from typing import Any
 
-import numpy as np
-
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import ALLOCATED, RESERVED
 
 _GENERATION_MASK = 0xFFFFFFFF
@@ -23,13 +21,13 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
     actor = mm.actors[cpu]
     actor["generation"] += 1
     # The vCPU's number in the low bits: two vCPUs never write the same generation.
-    generation = ((np.int64(actor["generation"]) << 8) + cpu + 1) & _GENERATION_MASK
+    generation = ((i64(actor["generation"]) << 8) + cpu + 1) & _GENERATION_MASK
     mm.pages[pfn]["stamp"] = generation
-    size = np.int64(1) << order
+    size = i64(1) << order
     if ram.accounted != 0:
-        faults = np.int64(0)
+        faults = i64(0)
         for page in range(pfn, pfn + size):
-            faults += np.int64(ram.words[page] == 0)
+            faults += i64(ram.words[page] == 0)
             ram.words[page] = (page << 32) | generation
         actor["faults"] += faults
     else:
@@ -43,12 +41,12 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
 def verify_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
     """Check every page of a block that is about to be freed; counts violations."""
     actor = mm.actors[cpu]
-    size = np.int64(1) << order
+    size = i64(1) << order
     page_record = mm.pages[pfn]
-    bad = np.int64(page_record["kind"] != ALLOCATED)
-    generation = np.int64(page_record["stamp"])
+    bad = i64(page_record["kind"] != ALLOCATED)
+    generation = i64(page_record["stamp"])
     for page in range(pfn, pfn + size):
-        bad += np.int64(ram.words[page << ram.shift] != ((page << 32) | generation))
+        bad += i64(ram.words[page << ram.shift] != ((page << 32) | generation))
     actor["pages_checked"] += size
     actor["held_pages"] -= size
     actor["violations"] += bad
@@ -57,11 +55,11 @@ def verify_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
 @kernel
 def touch_reserved(mm: Any, ram: Any, z: int) -> None:
     """Touch what the guest's kernel holds of zone `z` from boot."""
-    at = np.int64(mm.zones[z]["start_pfn"])
-    end = np.int64(mm.zones[z]["end_pfn"])
-    actor = mm.actors[np.int64(mm.kernel[0]["nr_cpus"])]
+    at = i64(mm.zones[z]["start_pfn"])
+    end = i64(mm.zones[z]["end_pfn"])
+    actor = mm.actors[i64(mm.kernel[0]["nr_cpus"])]
     while at < end and mm.pages[at]["kind"] == RESERVED:
-        size = np.int64(1) << np.int64(mm.pages[at]["order"])
+        size = i64(1) << i64(mm.pages[at]["order"])
         for page in range(at, at + size):
             ram.words[page << ram.shift] = (page << 32) | _GENERATION_MASK
         actor["faults"] += size * ram.accounted

@@ -49,7 +49,9 @@ class Vcpu:
         self.clock: Final = clock
         self.nr_cpus: Final = int(mm.kernel[0]["nr_cpus"])
         # Different for each vCPU, never 0 (on which xorshift would stand still).
-        self.random_state: Final = int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) + 1
+        self.random_state: Final = (
+            int(np.random.SeedSequence([seed, index]).generate_state(1)[0]) + 1
+        )
         self._phases = phases
         self._phase_count = 0
         self._freed = freed
@@ -105,7 +107,7 @@ class Vcpu:
         return done
 
     def after_batch(self) -> None:
-        """What a vCPU owes the others between two batches: pass on the doorbell, drain on demand."""
+        """What it owes others between two batches: pass on the doorbell, drain on demand."""
         if self.mm.kernel[0]["doorbell"]:
             # Cleared before the notification: a free after this rings again.
             self.mm.kernel[0]["doorbell"] = 0

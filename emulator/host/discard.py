@@ -14,7 +14,7 @@ RAM_REGION: Final = 0  # Of the guest's address space; its rings lie in another,
 
 
 def join_adjacent(ranges: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same bytes of guest RAM in as few ranges as can be, ascending; DISCARD_RANGE[n] -> [m]."""
+    """The same bytes of guest RAM in as few ranges as can be, ascending (DISCARD_RANGE)."""
     ranges = ranges[ranges["region"] == RAM_REGION]
     if len(ranges) < 2:
         return ranges

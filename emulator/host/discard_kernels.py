@@ -9,10 +9,9 @@ import ctypes
 import os
 from typing import Any, Final
 
-import numpy as np
 from numba import types
 
-from devices.memory.jit import interpreted, kernel
+from devices.memory.jit import i64, interpreted, kernel
 from devices.memory.ram import PAGE_SIZE
 
 _SEEK_DATA: Final = 3
@@ -46,10 +45,10 @@ def punch(fd: int, ranges: Any, returned: Any) -> int:
 
     Returns the bytes that were resident, or -1 if the system refused a discard.
     """
-    total = np.int64(0)
+    total = i64(0)
     for index in range(len(ranges)):
-        start = np.int64(ranges[index]["offset"])
-        end = start + np.int64(ranges[index]["length"])
+        start = i64(ranges[index]["offset"])
+        end = start + i64(ranges[index]["length"])
         at = _lseek(fd, start, _SEEK_DATA)
         while 0 <= at < end:
             hole = min(_lseek(fd, at, _SEEK_HOLE), end)
@@ -67,10 +66,10 @@ def punch(fd: int, ranges: Any, returned: Any) -> int:
 @kernel
 def forget(words: Any, ranges: Any, returned: Any) -> int:
     """The same for accounted RAM: `words` (i8 a page) become 0.  Returns the bytes returned."""
-    total = np.int64(0)
+    total = i64(0)
     for index in range(len(ranges)):
-        start = np.int64(ranges[index]["offset"]) // PAGE_SIZE
-        for page in range(start, start + np.int64(ranges[index]["length"]) // PAGE_SIZE):
+        start = i64(ranges[index]["offset"]) // PAGE_SIZE
+        for page in range(start, start + i64(ranges[index]["length"]) // PAGE_SIZE):
             if words[page] != 0:
                 words[page] = 0
                 returned[page] = 1
@@ -81,18 +80,18 @@ def forget(words: Any, ranges: Any, returned: Any) -> int:
 @kernel
 def count_still_gone(fd: int, words: Any, returned: Any) -> int:
     """Bytes of pages that were returned and are not resident now; `fd` is -1 for accounted RAM."""
-    gone = np.int64(0)
+    gone = i64(0)
     pages = len(returned)
     if fd < 0:
         for page in range(pages):
-            gone += np.int64(returned[page] != 0 and words[page] == 0)
+            gone += i64(returned[page] != 0 and words[page] == 0)
         return gone * PAGE_SIZE
     for page in range(pages):
-        gone += np.int64(returned[page])
+        gone += i64(returned[page])
     at = _lseek(fd, 0, _SEEK_DATA)
     while at >= 0:
         hole = _lseek(fd, at, _SEEK_HOLE)
         for page in range(at // PAGE_SIZE, min(hole // PAGE_SIZE, pages)):
-            gone -= np.int64(returned[page])
+            gone -= i64(returned[page])
         at = _lseek(fd, hole, _SEEK_DATA)
     return gone * PAGE_SIZE

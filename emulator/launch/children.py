@@ -45,14 +45,18 @@ def guest_kernel_main(
     handle: Handle, ram: Any, end: socket.socket, freed: Any, kick: Any, call: Any
 ) -> None:
     """The guest's kernel."""
-    notifiers = [EventfdNotifier(fd.detach()) for fd in (freed, kick, call)]
-    _main("guest kernel", handle, ram, end, ("guest", "ring"), partial(_guest_kernel, *notifiers))
+    work = partial(_guest_kernel, _notifier(freed), _notifier(kick), _notifier(call))
+    _main("guest kernel", handle, ram, end, ("guest", "ring"), work)
 
 
 def host_main(handle: Handle, ram: Any, end: socket.socket, kick: Any, call: Any) -> None:
     """The host."""
-    notifiers = [EventfdNotifier(fd.detach()) for fd in (kick, call)]
-    _main("host", handle, ram, end, ("ring", "host"), partial(_host, *notifiers))
+    work = partial(_host, _notifier(kick), _notifier(call))
+    _main("host", handle, ram, end, ("ring", "host"), work)
+
+
+def _notifier(passed: Any) -> EventfdNotifier:
+    return EventfdNotifier(passed.detach())
 
 
 def dup(fd: int) -> Any:
@@ -93,9 +97,7 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _vcpu(
-    index: int, freed: EventfdNotifier, machine: Machine, channel: Channel
-) -> None:
+async def _vcpu(index: int, freed: EventfdNotifier, machine: Machine, channel: Channel) -> None:
     if not await _ready_and_go(channel):
         return
     mm = machine.memory()
@@ -189,4 +191,3 @@ async def _host(
         discarder.settle()
         await channel.send(kind="done", cpu_s=cpu_s)
     discarder.close()
-

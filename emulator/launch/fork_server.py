@@ -4,6 +4,7 @@ Kept apart from what imports numba: it is started first, and loads on the other 
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -14,14 +15,18 @@ from typing import Final
 
 from emulator.config.scenario import Scenario, to_toml
 
-PRELOAD_VARIABLE: Final = "EMULATOR_PRELOAD"  # The scenario, as TOML.
+PRELOAD_VARIABLE: Final = "EMULATOR_PRELOAD"  # A JSON list of scenarios, each as TOML.
 
 
-def start_fork_server(scenario: Scenario) -> ForkServerContext:
-    """Start the fork server for runs of `scenario`; it loads and compiles while we go on."""
+def start_fork_server(*scenarios: Scenario) -> ForkServerContext:
+    """Start the fork server for runs of `scenarios`; it loads and compiles while we go on.
+
+    A process has one: once it is there, this only returns it.  So whoever runs several mechanisms
+    names them all at first, or the later ones are loaded by each of their processes.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["emulator.launch.preload"])
-    os.environ[PRELOAD_VARIABLE] = to_toml(scenario)
+    os.environ[PRELOAD_VARIABLE] = json.dumps([to_toml(scenario) for scenario in scenarios])
     try:
         with blocked_interrupt():
             forkserver.ensure_running()

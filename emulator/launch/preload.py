@@ -1,10 +1,11 @@
 """Loaded once into the fork server: every child then has its code, and its kernels compiled.
 
-Compiling (or loading what is compiled) is done by running the scenario's own mechanism and workload
-once, small, in virtual time.  The scenario comes in the environment, for a fork server imports
+Compiling (or loading what is compiled) is done by running a scenario's own mechanism and workload
+once, small, in virtual time.  The scenarios come in the environment, for a fork server imports
 modules and takes no arguments.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Callable
@@ -52,5 +53,5 @@ def rehearse(scenario: Scenario) -> None:
     marker(scenario).touch()
 
 
-if PRELOAD_VARIABLE in os.environ:
-    rehearse(decode_scenario(tomllib.loads(os.environ[PRELOAD_VARIABLE]), name="preload", source="preload"))
+for _text in json.loads(os.environ.get(PRELOAD_VARIABLE, "[]")):
+    rehearse(decode_scenario(tomllib.loads(_text), name="preload", source="preload"))

@@ -106,9 +106,7 @@ class Supervisor:
         self, freed: EventfdNotifier, kick: EventfdNotifier, call: EventfdNotifier
     ) -> tuple[Child, Child, list[Child]]:
         host = self._child("host", children.host_main, kick, call)
-        guest_kernel = self._child(
-            "guest kernel", children.guest_kernel_main, freed, kick, call
-        )
+        guest_kernel = self._child("guest kernel", children.guest_kernel_main, freed, kick, call)
         vcpus = [
             self._child(f"vCPU {index}", partial(_vcpu_main, index), freed)
             for index in range(self._machine.scenario.guest.vcpus)

@@ -53,7 +53,7 @@ def _make_schedule_repeatable(seed: int) -> None:
     this is what its own hook for Hypothesis does (trio._core._run)."""
     from trio._core import _run as trio_run
 
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     generator: random.Random = trio_run._r
     generator.seed(seed)
 

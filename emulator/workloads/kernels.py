@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from devices.memory.atomics import monotonic_ns
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import MOVABLE, NO_PAGE, RECLAIMABLE, UNMOVABLE
 from emulator.guest.mm.lock_kernels import bucket_of, now
 from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages
@@ -58,9 +58,7 @@ def free_verified(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
 
 
 @kernel
-def alloc_batch(
-    mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int, order: int
-) -> int:
+def alloc_batch(mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int, order: int) -> int:
     """Allocate movable blocks into `held[first : first + count]`; how many it got."""
     mm.actors[cpu]["now_ns"] = now(mm)
     for index in range(first, first + count):
@@ -77,7 +75,7 @@ def free_batch(mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int) -
     """Verify and free `held[first : first + count]`, in that order."""
     mm.actors[cpu]["now_ns"] = now(mm)
     for index in range(first, first + count):
-        pfn, order = np.int64(held[index]["pfn"]), np.int64(held[index]["order"])
+        pfn, order = i64(held[index]["pfn"]), i64(held[index]["order"])
         free_verified(mm, ram, cpu, pfn, order)
     return count
 
@@ -89,15 +87,15 @@ def _next_random(state: Any) -> int:
     x ^= x << np.uint64(13)
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
-    state[0]["random"] = np.int64(x)
-    return np.int64(x >> np.uint64(1))
+    state[0]["random"] = i64(x)
+    return i64(x >> np.uint64(1))
 
 
 @kernel(inner=True)
 def _random_order(state: Any) -> int:
     """Small orders far more often than large ones, as kernel traces show: half as many each."""
     bits = _next_random(state)
-    order = np.int64(0)
+    order = i64(0)
     while order < state[0]["order_max"] and bits & 1 == 1:
         bits >>= 1
         order += 1
@@ -125,7 +123,7 @@ def churn_batch(mm: Any, ram: Any, cpu: int, held: Any, state: Any, count: int) 
                 migratetype = UNMOVABLE if choice == 0 else RECLAIMABLE
             pfn = alloc_touched(mm, ram, cpu, order, migratetype)
             if pfn != NO_PAGE:
-                entry = held[np.int64(control["held"])]
+                entry = held[i64(control["held"])]
                 entry["pfn"] = pfn
                 entry["order"] = order
                 control["held"] += 1
@@ -133,12 +131,12 @@ def churn_batch(mm: Any, ram: Any, cpu: int, held: Any, state: Any, count: int) 
                 continue
             if control["held"] == 0:
                 continue
-        victim = (bits >> 8) % np.int64(control["held"])
-        pfn, order = np.int64(held[victim]["pfn"]), np.int64(held[victim]["order"])
+        victim = (bits >> 8) % i64(control["held"])
+        pfn, order = i64(held[victim]["pfn"]), i64(held[victim]["order"])
         free_verified(mm, ram, cpu, pfn, order)
         control["held"] -= 1
         control["held_pages"] -= 1 << order
-        last = held[np.int64(control["held"])]
+        last = held[i64(control["held"])]
         held[victim]["pfn"] = last["pfn"]
         held[victim]["order"] = last["order"]
     return count

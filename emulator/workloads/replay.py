@@ -71,7 +71,7 @@ class Replay:
     def prepare(
         self, scenario: Scenario, say: Callable[[str], None]
     ) -> Mapping[str, npt.NDArray[Any]]:
-        """Read and compile the trace.  ConfigError: unreadable, or the guest is too small for it."""
+        """Read and compile the trace.  ConfigError: unreadable, or too large for the guest."""
         program, read = self._program(scenario, say)
         found = program.statistics
         pages = scenario.guest.memory_bytes // PAGE_SIZE
@@ -167,9 +167,7 @@ class _Player:
         at = first
         while at < end:
             until = min(at + _AT_ONCE, self._due(at, end, began_s))
-            got = int(
-                replay_batch(vcpu.mm, vcpu.ram, self._operations, *self._rest, at, until)
-            )
+            got = int(replay_batch(vcpu.mm, vcpu.ram, self._operations, *self._rest, at, until))
             at += got
             vcpu.after_batch()
             now_s = vcpu.clock.now_s()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from devices.memory.atomics import load_acquire, pause, store_release
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import ALLOCATED, MAX_ORDER, MOVABLE, NO_PAGE, NR_MIGRATETYPES
 from emulator.guest.mm.lock_kernels import now
 from emulator.guest.mm.page_alloc_kernels import split_allocated
@@ -28,11 +28,11 @@ def _wait_for_turn(slots: Any, slot: int, turn: int) -> bool:
 @kernel(inner=True)
 def _alloc(mm: Any, ram: Any, operation: Any, slot: Any) -> bool:
     """Fill a slot; False: out of memory."""
-    order = min(np.int64(operation["order"]), MAX_ORDER)
-    migratetype = np.int64(operation["migratetype"])
+    order = min(i64(operation["order"]), MAX_ORDER)
+    migratetype = i64(operation["migratetype"])
     if migratetype >= NR_MIGRATETYPES:
-        migratetype = np.int64(MOVABLE)
-    pfn = alloc_touched(mm, ram, np.int64(operation["cpu"]), order, migratetype)
+        migratetype = i64(MOVABLE)
+    pfn = alloc_touched(mm, ram, i64(operation["cpu"]), order, migratetype)
     slot["pfn"] = NO_BLOCK if pfn == NO_PAGE else pfn
     if pfn == NO_PAGE:
         return False
@@ -45,11 +45,11 @@ def _free(mm: Any, ram: Any, operation: Any, slot: Any) -> bool:
     """Free a slot's block or a part of it; False: there is none, or its owner has died."""
     if slot["pfn"] == NO_BLOCK:
         return False
-    pfn = np.int64(slot["pfn"]) + np.int64(operation["offset"])
-    order = min(np.int64(operation["order"]), MAX_ORDER)
+    pfn = i64(slot["pfn"]) + i64(operation["offset"])
+    order = min(i64(operation["order"]), MAX_ORDER)
     if not split_allocated(mm, pfn, order) or mm.pages[pfn]["stamp"] != slot["stamp"]:
         return False
-    free_verified(mm, ram, np.int64(operation["cpu"]), pfn, order)
+    free_verified(mm, ram, i64(operation["cpu"]), pfn, order)
     return True
 
 
@@ -60,9 +60,9 @@ def replay_batch(
     """Apply `operations[first:end]` until one must wait for another vCPU; how many it applied."""
     for index in range(first, end):
         operation = operations[index]
-        cpu = np.int64(operation["cpu"])
-        number = np.int64(operation["slot"])
-        turn = np.int64(turns[index])
+        cpu = i64(operation["cpu"])
+        number = i64(operation["slot"])
+        turn = i64(turns[index])
         if load_acquire(slots, number, "turn") != turn and not _wait_for_turn(slots, number, turn):
             return index - first
         if index == first:
@@ -71,8 +71,8 @@ def replay_batch(
             done = _alloc(mm, ram, operation, slots[number])
         else:
             done = _free(mm, ram, operation, slots[number])
-        progress[cpu]["applied"] += np.int64(done)
-        progress[cpu]["skipped"] += np.int64(not done)
+        progress[cpu]["applied"] += i64(done)
+        progress[cpu]["skipped"] += i64(not done)
         store_release(slots, number, "turn", np.uint32(turn + 1))
     return end - first
 
@@ -80,15 +80,15 @@ def replay_batch(
 @kernel
 def verify_owned(mm: Any, ram: Any, cpu: int) -> int:
     """Check every page that `cpu` still has in use; how many pages those are."""
-    pages = np.int64(0)
-    at = np.int64(0)
+    pages = i64(0)
+    at = i64(0)
     held = mm.actors[cpu]["held_pages"]
     while at < mm.kernel[0]["nr_pages"]:
         page = mm.pages[at]
         if page["kind"] == 0:
             at += 1  # Another vCPU is just freeing or splitting it.
             continue
-        order = np.int64(page["order"])
+        order = i64(page["order"])
         if page["kind"] == ALLOCATED and page["owner"] == cpu:
             verify_block(mm, ram, cpu, at, order)
             pages += 1 << order

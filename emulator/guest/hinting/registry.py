@@ -45,7 +45,9 @@ def load_mechanism(name: str, parameters: Mapping[str, Any], *, where: str) -> "
         module = _import_file(path, where=where)
     found = getattr(module, class_name, None)
     if not isinstance(found, type) or not hasattr(found, "start"):
-        raise ConfigError(f"{where}.name: {path or module.__name__} has no mechanism {class_name!r}")
+        raise ConfigError(
+            f"{where}.name: {path or module.__name__} has no mechanism {class_name!r}"
+        )
     return cast("Mechanism", decode_parameters(found, dict(parameters), where=where))
 
 

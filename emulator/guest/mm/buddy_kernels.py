@@ -13,15 +13,15 @@ Invariant: `sum(nr_free[order] << order) == free_pages`.
 
 from typing import Any
 
-import numpy as np
-
-from devices.memory.jit import kernel
-from emulator.guest.mm.hook_kernels import block_freed
+from devices.memory.jit import i64, kernel
+from emulator.guest.mm.hook_kernels import block_freed, block_unlinked, may_take, tail_of_list
 from emulator.guest.mm.layout import (
+    ALLOCATED,
     BUDDY,
     ISOLATED,
     MARK_REPORTED,
     MAX_ORDER,
+    MIGRATETYPE_MASK,
     MOVABLE,
     NO_PAGE,
     NONE,
@@ -30,8 +30,6 @@ from emulator.guest.mm.layout import (
     TICK_MASK,
     TICK_SHIFT,
     UNMOVABLE,
-    ALLOCATED,
-    MIGRATETYPE_MASK,
     ZONE_NOFRAGMENT,
 )
 from emulator.guest.mm.list_kernels import (
@@ -51,7 +49,7 @@ _BOOST_FACTOR = 15000  # watermark_boost_factor, parts in 10000 of the high wate
 
 @kernel(inline=True)
 def pageblock_type(mm: Any, pfn: int) -> int:
-    return np.int64(mm.pageblocks[pfn >> np.int64(mm.kernel[0]["pageblock_order"])])
+    return i64(mm.pageblocks[pfn >> i64(mm.kernel[0]["pageblock_order"])])
 
 
 @kernel(inline=True)
@@ -62,6 +60,7 @@ def tick_of(now_ns: int) -> int:
 @kernel(inline=True)
 def unlink_free(mm: Any, z: int, pfn: int, order: int) -> None:
     """Take a block off its free list (del_page_from_free_list); its reported mark is lost."""
+    block_unlinked(mm, z, pfn, order)
     page = mm.pages[pfn]
     if page["mark"] & MARK_REPORTED:
         mm.zones[z]["reported_pages"] -= 1 << order
@@ -78,7 +77,7 @@ def link_free(mm: Any, z: int, pfn: int, order: int, migratetype: int, tail: boo
     page["mark"] = 0
     sentinel = free_list_sentinel(mm, z, order, migratetype)
     if tail:
-        list_add_tail(mm.pages, sentinel, pfn)
+        list_add_tail(mm.pages, tail_of_list(mm, z, order, migratetype, sentinel), pfn)
     else:
         list_add(mm.pages, sentinel, pfn)
     page["kind"] = BUDDY
@@ -104,13 +103,13 @@ def free_one_block(
     """
     pages = mm.pages
     mm.zones[z]["free_pages"] += 1 << order
-    stamp = np.int64(pages[pfn]["stamp"])
+    stamp = i64(pages[pfn]["stamp"])
     pages[pfn]["kind"] = NONE
     while order < MAX_ORDER:
         buddy = pfn ^ (1 << order)
         if not is_free_buddy(mm, z, buddy, order):
             break
-        stamp = max(stamp, np.int64(pages[buddy]["stamp"]))
+        stamp = max(stamp, i64(pages[buddy]["stamp"]))
         unlink_free(mm, z, buddy, order)
         pages[buddy]["kind"] = NONE
         pfn &= buddy
@@ -148,6 +147,8 @@ def rmqueue_smallest(mm: Any, z: int, order: int, migratetype: int) -> int:
             continue
         sentinel = free_list_sentinel(mm, z, current, migratetype)
         pfn = list_next(mm.pages, sentinel)
+        while pfn != sentinel and not may_take(mm, z, pfn, current):
+            pfn = list_next(mm.pages, pfn)
         if pfn == sentinel:
             continue
         unlink_free(mm, z, pfn, current)
@@ -161,8 +162,10 @@ def rmqueue_smallest(mm: Any, z: int, order: int, migratetype: int) -> int:
 @kernel(inner=True)
 def move_to_free_list(mm: Any, z: int, pfn: int, order: int, migratetype: int) -> None:
     """To the tail of another migratetype's list; the reported mark stays (move_to_free_list)."""
+    block_unlinked(mm, z, pfn, order)
     list_del(mm.pages, pfn)
-    list_add_tail(mm.pages, free_list_sentinel(mm, z, order, migratetype), pfn)
+    sentinel = free_list_sentinel(mm, z, order, migratetype)
+    list_add_tail(mm.pages, tail_of_list(mm, z, order, migratetype, sentinel), pfn)
 
 
 @kernel(inner=True)
@@ -176,7 +179,7 @@ def _fallback_type(migratetype: int, choice: int) -> int:
 @kernel(inner=True)
 def _can_steal(mm: Any, order: int, migratetype: int) -> bool:
     """can_steal_fallback; the first test covers orders of a pageblock and more, too."""
-    half = np.int64(mm.kernel[0]["pageblock_order"]) // 2
+    half = i64(mm.kernel[0]["pageblock_order"]) // 2
     return order >= half or migratetype == RECLAIMABLE or migratetype == UNMOVABLE
 
 
@@ -184,7 +187,7 @@ def _can_steal(mm: Any, order: int, migratetype: int) -> bool:
 def _boost_watermark(mm: Any, z: int) -> None:
     """Fragmentation raises the watermarks for a while (boost_watermark)."""
     zone = mm.zones[z]
-    block = 1 << np.int64(mm.kernel[0]["pageblock_order"])
+    block = 1 << i64(mm.kernel[0]["pageblock_order"])
     if block * 4 > zone["managed"]:
         return
     boost_max = zone["watermark_high"] * _BOOST_FACTOR // 10000
@@ -200,19 +203,19 @@ def _move_pageblock(mm: Any, z: int, pfn: int, migratetype: int) -> tuple[int, i
     Returns (free pages moved, movable pages in use), or (0, 0) where the pageblock crosses the
     zone's end.
     """
-    size = 1 << np.int64(mm.kernel[0]["pageblock_order"])
+    size = 1 << i64(mm.kernel[0]["pageblock_order"])
     at = pfn & ~(size - 1)
     end = at + size
     if at < mm.zones[z]["start_pfn"] or end > mm.zones[z]["end_pfn"]:
         return 0, 0
-    free = np.int64(0)
-    movable = np.int64(0)
+    free = i64(0)
+    movable = i64(0)
     while at < end:
         kind = mm.pages[at]["kind"]
         if kind == NONE:
             at += 1
             continue
-        order = np.int64(mm.pages[at]["order"])
+        order = i64(mm.pages[at]["order"])
         if kind == BUDDY:
             move_to_free_list(mm, z, at, order, migratetype)
             free += 1 << order
@@ -225,8 +228,8 @@ def _move_pageblock(mm: Any, z: int, pfn: int, migratetype: int) -> tuple[int, i
 @kernel(inner=True)
 def _steal(mm: Any, z: int, pfn: int, migratetype: int, whole_block: bool) -> None:
     """Make a block of another type available to `migratetype` (steal_suitable_fallback)."""
-    pageblock_order = np.int64(mm.kernel[0]["pageblock_order"])
-    order = np.int64(mm.pages[pfn]["order"])
+    pageblock_order = i64(mm.kernel[0]["pageblock_order"])
+    order = i64(mm.pages[pfn]["order"])
     if order >= pageblock_order:
         for block in range(pfn >> pageblock_order, (pfn + (1 << order)) >> pageblock_order):
             mm.pageblocks[block] = migratetype
@@ -237,7 +240,7 @@ def _steal(mm: Any, z: int, pfn: int, migratetype: int, whole_block: bool) -> No
         old_type = pageblock_type(mm, pfn)
         free, movable = _move_pageblock(mm, z, pfn, migratetype)
         if free > 0:
-            alike = np.int64(0)
+            alike = i64(0)
             if migratetype == MOVABLE:
                 alike = movable
             elif old_type == MOVABLE:
@@ -268,7 +271,7 @@ def rmqueue_fallback(mm: Any, z: int, order: int, migratetype: int, nofragment: 
     """
     order_min = order
     if nofragment:
-        order_min = max(order, np.int64(mm.kernel[0]["pageblock_order"]))
+        order_min = max(order, i64(mm.kernel[0]["pageblock_order"]))
     for down in range(MAX_ORDER - order_min + 1):
         current = MAX_ORDER - down
         sentinel = _find_fallback(mm, z, current, migratetype)
@@ -300,7 +303,7 @@ def rmqueue(mm: Any, z: int, order: int, migratetype: int, nofragment: bool) -> 
 @kernel(inner=True)
 def watermark_ok(mm: Any, z: int, order: int, mark: int) -> bool:
     """Whether the zone stays above `mark` pages after this allocation (__zone_watermark_ok)."""
-    free = np.int64(mm.zones[z]["free_pages"]) - ((1 << order) - 1)
+    free = i64(mm.zones[z]["free_pages"]) - ((1 << order) - 1)
     if free <= mark:
         return False
     if order == 0:
@@ -317,14 +320,14 @@ def isolate_free_block(mm: Any, z: int, pfn: int, order: int) -> bool:
 
     Pageblocks covered by an order of at least `pageblock_order - 1` become movable.
     """
-    mark = np.int64(mm.zones[z]["watermark_min"]) + (1 << order)
+    mark = i64(mm.zones[z]["watermark_min"]) + (1 << order)
     if not watermark_ok(mm, z, 0, mark):
         return False
     mm.zones[z]["free_pages"] -= 1 << order
     mm.zones[z]["isolated_pages"] += 1 << order
     unlink_free(mm, z, pfn, order)
     mm.pages[pfn]["kind"] = ISOLATED
-    pageblock_order = np.int64(mm.kernel[0]["pageblock_order"])
+    pageblock_order = i64(mm.kernel[0]["pageblock_order"])
     if order >= pageblock_order - 1:
         for block in range(
             pfn >> pageblock_order, ((pfn + (1 << order) - 1) >> pageblock_order) + 1
@@ -348,7 +351,7 @@ def putback_isolated_block(mm: Any, z: int, pfn: int, order: int, now_ns: int) -
 def mark_reported(mm: Any, z: int, pfn: int) -> None:
     """Note on a free block that the host has been told of it (__SetPageReported)."""
     mm.pages[pfn]["mark"] |= MARK_REPORTED
-    mm.zones[z]["reported_pages"] += 1 << np.int64(mm.pages[pfn]["order"])
+    mm.zones[z]["reported_pages"] += 1 << i64(mm.pages[pfn]["order"])
 
 
 @kernel(inline=True)

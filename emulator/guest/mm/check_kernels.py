@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import (
     FREE_SILENTLY_TO_TAIL,
     free_one_block,
@@ -31,7 +31,6 @@ from emulator.guest.mm.layout import (
 )
 from emulator.guest.mm.list_kernels import (
     free_list_sentinel,
-    list_add_tail,
     list_init,
     list_next,
     list_prev,
@@ -61,14 +60,14 @@ CHECK_MESSAGES = (
 @kernel(inner=True)
 def count_pages(mm: Any, z: int, counts: Any) -> tuple[int, int]:
     """Pages of a zone by kind, into `counts` (i8[NR_KINDS]); (0, first page) or (error, page)."""
-    at = np.int64(mm.zones[z]["start_pfn"])
-    end = np.int64(mm.zones[z]["end_pfn"])
+    at = i64(mm.zones[z]["start_pfn"])
+    end = i64(mm.zones[z]["end_pfn"])
     while at < end:
-        kind = np.int64(mm.pages[at]["kind"])
+        kind = i64(mm.pages[at]["kind"])
         if kind == NONE:
             return 1, at
-        order = np.int64(mm.pages[at]["order"])
-        size = np.int64(1) << order
+        order = i64(mm.pages[at]["order"])
+        size = i64(1) << order
         if order > MAX_ORDER or at & (size - 1) != 0 or at + size > end:
             return 2, at
         counts[kind] += size
@@ -90,10 +89,10 @@ def check_zone(mm: Any, z: int, counts: Any) -> tuple[int, int]:
     if error != 0:
         return error, where
     zone = mm.zones[z]
-    reported = np.int64(0)
-    listed = np.int64(0)
+    reported = i64(0)
+    listed = i64(0)
     for order in range(NR_ORDERS):
-        blocks = np.int64(0)
+        blocks = i64(0)
         for migratetype in range(NR_MIGRATETYPES):
             sentinel = free_list_sentinel(mm, z, order, migratetype)
             at = list_next(mm.pages, sentinel)
@@ -126,12 +125,12 @@ def check_zone(mm: Any, z: int, counts: Any) -> tuple[int, int]:
 @kernel
 def check_pcp(mm: Any, cpu: int, z: int) -> tuple[int, int]:
     """The lists of one vCPU in one zone; (message, page frame)."""
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
-    total = np.int64(0)
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
+    total = i64(0)
     for pindex in range(NR_PCP_LISTS):
         order = pindex // NR_MIGRATETYPES
         if pindex >= NR_LOWORDER_PCP_LISTS:
-            order = np.int64(mm.kernel[0]["pageblock_order"])
+            order = i64(mm.kernel[0]["pageblock_order"])
         sentinel = pcp_list_sentinel(mm, pcp, pindex)
         at = list_next(mm.pages, sentinel)
         while at != sentinel:
@@ -161,13 +160,13 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
     zone["free_pages"] = 0
     zone["isolated_pages"] = 0
     zone["reported_pages"] = 0
-    found = np.int64(0)
-    at = np.int64(zone["start_pfn"])
-    end = np.int64(zone["end_pfn"])
+    found = i64(0)
+    at = i64(zone["start_pfn"])
+    end = i64(zone["end_pfn"])
     while at < end:
         page = pages[at]
         kind = page["kind"]
-        size = np.int64(1) << np.int64(page["order"])
+        size = i64(1) << i64(page["order"])
         if kind == NONE:
             stop = at
             while stop < end and pages[stop]["kind"] == NONE:
@@ -176,9 +175,7 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
             while at < stop:
                 order = largest_order_at(at, stop)
                 pages[at]["stamp"] = 0
-                free_one_block(
-                    mm, z, at, order, pageblock_type(mm, at), FREE_SILENTLY_TO_TAIL, 0
-                )
+                free_one_block(mm, z, at, order, pageblock_type(mm, at), FREE_SILENTLY_TO_TAIL, 0)
                 at += 1 << order
             continue
         for inner in range(at + 1, at + size):
@@ -189,7 +186,7 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
         elif kind == BUDDY:
             # Linked without merging: a later block may still be about to be rebuilt.
             page["mark"] = 0
-            link_free(mm, z, at, np.int64(page["order"]), pageblock_type(mm, at), True)
+            link_free(mm, z, at, i64(page["order"]), pageblock_type(mm, at), True)
             zone["free_pages"] += size
         at += size
     return found
@@ -198,8 +195,8 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
 @kernel
 def rebuild_pcps(mm: Any, cpu: int) -> None:
     """Forget the lists of a vCPU that died; `free_owned` finds the pages."""
-    for z in range(np.int64(mm.kernel[0]["nr_zones"])):
-        pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    for z in range(i64(mm.kernel[0]["nr_zones"])):
+        pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
         mm.pcps[pcp]["count"] = 0
         for pindex in range(NR_PCP_LISTS):
             list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
@@ -208,15 +205,15 @@ def rebuild_pcps(mm: Any, cpu: int) -> None:
 @kernel
 def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
     """Free every page of zone `z` that the dead vCPU `owner` held; returns how many pages."""
-    at = np.int64(mm.zones[z]["start_pfn"])
-    end = np.int64(mm.zones[z]["end_pfn"])
-    freed = np.int64(0)
+    at = i64(mm.zones[z]["start_pfn"])
+    end = i64(mm.zones[z]["end_pfn"])
+    freed = i64(0)
     while at < end:
         page = mm.pages[at]
         kind = page["kind"]
-        size = np.int64(1) << np.int64(page["order"]) if kind != NONE else np.int64(1)
+        size = i64(1) << i64(page["order"]) if kind != NONE else i64(1)
         if (kind == PCP or kind == ALLOCATED) and page["owner"] == owner:
-            order = np.int64(page["order"])
+            order = i64(page["order"])
             page["stamp"] = 0
             free_one_block(mm, z, at, order, pageblock_type(mm, at), 0, now_ns)
             freed += size
@@ -227,7 +224,7 @@ def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
 @kernel
 def owner_of_lock(mm: Any, z: int) -> int:
     """The actor that holds the lock of zone `z`, or -1."""
-    return np.int64(mm.zones[z]["lock"] & np.uint32(0x7FFFFFFF)) - 1
+    return i64(mm.zones[z]["lock"] & np.uint32(0x7FFFFFFF)) - 1
 
 
 @kernel

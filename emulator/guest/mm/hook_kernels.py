@@ -1,18 +1,61 @@
 """Where a mechanism hooks into the allocator.
 
 A mechanism that must see what the allocator does keeps its state in a `NamedTuple` of shared
-arrays, and names its hooks there as class attributes: compiled functions with the signatures
-below.  Numba compiles the allocator once for each such class, so that a hook is inlined like any
-other call, and one that is absent costs nothing.
+arrays, and names its hooks there (`with_hooks`): compiled functions with the signatures below.
+Numba compiles the allocator once for each such class, so that a hook is inlined like any other
+call, and one that is absent costs nothing.
 
+    page_freed(mm, cpu, pfn, order)
+        A vCPU frees a block; it is on no list yet.  No lock is held.
     block_freed(mm, z, pfn, order, now_ns)
-        The last step of freeing one block, after merging, with the zone's lock held.
-        `order` is the final order.  (Linux: page_reporting_notify_free.)
+        The last step of freeing one block, after merging: it is on a free list, `order` is its
+        final order.  The zone's lock is held.  (Linux: page_reporting_notify_free.)
+    block_unlinked(mm, z, pfn, order)
+        A block is about to leave its free list, or to change to another.  The lock is held.
+    tail_of_list(mm, z, order, migratetype, sentinel) -> page frame or sentinel
+        Before which element a block is put "at the tail"; without the hook, before the sentinel:
+        at the end.  The lock is held.
+    may_take(mm, z, pfn, order) -> bool
+        Whether an allocation may take this free block; if not, it looks at the next one of the
+        list.  The lock is held.
+    before_failing(mm, cpu, order, attempt) -> bool
+        An allocation is about to fail, for the `attempt`-th time (0, 1, ...): True to look once
+        more.  No lock is held; the hook may wait, and must end that by itself.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
 
 from numba.core.extending import overload
+
+HOOKS: Final = (
+    "page_freed",
+    "block_freed",
+    "block_unlinked",
+    "tail_of_list",
+    "may_take",
+    "before_failing",
+)
+
+T = TypeVar("T", bound=type)
+
+
+def with_hooks(**hooks: Callable[..., Any]) -> Callable[[T], T]:
+    """Class decorator: these kernels are the hooks of a mechanism whose state the class is.
+
+    ValueError for a name that is none of `HOOKS`.
+    """
+    for name in hooks:
+        if name not in HOOKS:
+            raise ValueError(f"no hook {name!r}; there are: {', '.join(HOOKS)}")
+
+    def decorate(state: T) -> T:
+        for name, hook in hooks.items():
+            # Not bound to an instance: the state is in `mm`, which every hook is given.
+            setattr(state, name, staticmethod(hook))
+        return state
+
+    return decorate
 
 
 class NoHooks(NamedTuple):
@@ -21,26 +64,95 @@ class NoHooks(NamedTuple):
     unused: int = 0
 
 
+def _hook(mm: Any, name: str) -> Any:
+    """A hook of `mm`, an instance in an uncompiled run and a numba type otherwise; or None."""
+    if hasattr(mm, "instance_class"):
+        return getattr(mm.types[mm.fields.index("hooks")].instance_class, name, None)
+    return getattr(type(mm.hooks), name, None)
+
+
+def page_freed(mm: Any, cpu: int, pfn: int, order: int) -> None:
+    """See above; this body, and those below, serve uncompiled runs."""
+    hook = _hook(mm, "page_freed")
+    if hook is not None:
+        hook(mm, cpu, pfn, order)
+
+
+@overload(page_freed, strict=False)
+def _page_freed(mm: Any, cpu: Any, pfn: Any, order: Any) -> Any:
+    hook = _hook(mm, "page_freed")
+    if hook is None:
+        return lambda mm, cpu, pfn, order: None
+    return lambda mm, cpu, pfn, order: hook(mm, cpu, pfn, order)
+
+
 def block_freed(mm: Any, z: int, pfn: int, order: int, now_ns: int) -> None:
-    """Call the mechanism's hook; this body serves uncompiled runs."""
-    hook = getattr(type(mm.hooks), "block_freed", None)
+    """See above."""
+    hook = _hook(mm, "block_freed")
     if hook is not None:
         hook(mm, z, pfn, order, now_ns)
 
 
 @overload(block_freed, strict=False)
 def _block_freed(mm: Any, z: Any, pfn: Any, order: Any, now_ns: Any) -> Any:
-    hook = getattr(_class_of_hooks(mm), "block_freed", None)
+    hook = _hook(mm, "block_freed")
     if hook is None:
         return lambda mm, z, pfn, order, now_ns: None
-
-    def call(mm: Any, z: Any, pfn: Any, order: Any, now_ns: Any) -> None:
-        hook(mm, z, pfn, order, now_ns)
-
-    return call
+    return lambda mm, z, pfn, order, now_ns: hook(mm, z, pfn, order, now_ns)
 
 
-def _class_of_hooks(mm: Any) -> type:
-    """The Python class behind the numba type of `mm.hooks`."""
-    hooks: type = mm.types[mm.fields.index("hooks")].instance_class
-    return hooks
+def block_unlinked(mm: Any, z: int, pfn: int, order: int) -> None:
+    """See above."""
+    hook = _hook(mm, "block_unlinked")
+    if hook is not None:
+        hook(mm, z, pfn, order)
+
+
+@overload(block_unlinked, strict=False)
+def _block_unlinked(mm: Any, z: Any, pfn: Any, order: Any) -> Any:
+    hook = _hook(mm, "block_unlinked")
+    if hook is None:
+        return lambda mm, z, pfn, order: None
+    return lambda mm, z, pfn, order: hook(mm, z, pfn, order)
+
+
+def tail_of_list(mm: Any, z: int, order: int, migratetype: int, sentinel: int) -> int:
+    """See above."""
+    hook = _hook(mm, "tail_of_list")
+    return sentinel if hook is None else int(hook(mm, z, order, migratetype, sentinel))
+
+
+@overload(tail_of_list, strict=False)
+def _tail_of_list(mm: Any, z: Any, order: Any, migratetype: Any, sentinel: Any) -> Any:
+    hook = _hook(mm, "tail_of_list")
+    if hook is None:
+        return lambda mm, z, order, migratetype, sentinel: sentinel
+    return lambda mm, z, order, migratetype, sentinel: hook(mm, z, order, migratetype, sentinel)
+
+
+def may_take(mm: Any, z: int, pfn: int, order: int) -> bool:
+    """See above."""
+    hook = _hook(mm, "may_take")
+    return True if hook is None else bool(hook(mm, z, pfn, order))
+
+
+@overload(may_take, strict=False)
+def _may_take(mm: Any, z: Any, pfn: Any, order: Any) -> Any:
+    hook = _hook(mm, "may_take")
+    if hook is None:
+        return lambda mm, z, pfn, order: True
+    return lambda mm, z, pfn, order: hook(mm, z, pfn, order)
+
+
+def before_failing(mm: Any, cpu: int, order: int, attempt: int) -> bool:
+    """See above."""
+    hook = _hook(mm, "before_failing")
+    return False if hook is None else bool(hook(mm, cpu, order, attempt))
+
+
+@overload(before_failing, strict=False)
+def _before_failing(mm: Any, cpu: Any, order: Any, attempt: Any) -> Any:
+    hook = _hook(mm, "before_failing")
+    if hook is None:
+        return lambda mm, cpu, order, attempt: False
+    return lambda mm, cpu, order, attempt: hook(mm, cpu, order, attempt)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import FREE_SILENTLY_TO_TAIL, free_one_block, pageblock_type
 from emulator.guest.mm.layout import (
     MAX_ORDER,
@@ -19,7 +17,7 @@ from emulator.guest.mm.list_kernels import free_list_sentinel, list_init, pcp_li
 @kernel(inner=True)
 def largest_order_at(pfn: int, end: int) -> int:
     """The order of the largest aligned block that begins at `pfn` and ends by `end`."""
-    order = np.int64(MAX_ORDER)
+    order = i64(MAX_ORDER)
     while order > 0 and (pfn & ((1 << order) - 1) != 0 or pfn + (1 << order) > end):
         order -= 1
     return order
@@ -28,12 +26,12 @@ def largest_order_at(pfn: int, end: int) -> int:
 @kernel
 def init_lists(mm: Any) -> None:
     """Empty free lists and per-CPU lists."""
-    nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
     for z in range(nr_zones):
         for index in range(NR_FREE_LISTS):
             order, migratetype = index // NR_MIGRATETYPES, index % NR_MIGRATETYPES
             list_init(mm.pages, free_list_sentinel(mm, z, order, migratetype))
-    for pcp in range(nr_zones * np.int64(mm.kernel[0]["nr_cpus"])):
+    for pcp in range(nr_zones * i64(mm.kernel[0]["nr_cpus"])):
         for pindex in range(NR_PCP_LISTS):
             list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
 
@@ -46,8 +44,8 @@ def init_zone(mm: Any, z: int, reserved_pages: int) -> None:
     ascending, as __free_pages_core does at boot; no mechanism is told.
     """
     zone = mm.zones[z]
-    end = np.int64(zone["end_pfn"])
-    pfn = np.int64(zone["start_pfn"])
+    end = i64(zone["end_pfn"])
+    pfn = i64(zone["start_pfn"])
     boundary = pfn + reserved_pages
     while pfn < boundary:
         order = largest_order_at(pfn, boundary)

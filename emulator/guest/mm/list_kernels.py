@@ -5,9 +5,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import (
     NR_FREE_LISTS,
     NR_MIGRATETYPES,
@@ -18,15 +16,15 @@ from emulator.guest.mm.layout import (
 @kernel(inline=True)
 def free_list_sentinel(mm: Any, z: int, order: int, migratetype: int) -> int:
     """The list head of one free list of zone `z`."""
-    nr_pages = np.int64(mm.kernel[0]["nr_pages"])
+    nr_pages = i64(mm.kernel[0]["nr_pages"])
     return nr_pages + z * NR_FREE_LISTS + order * NR_MIGRATETYPES + migratetype
 
 
 @kernel(inline=True)
 def pcp_list_sentinel(mm: Any, pcp: int, pindex: int) -> int:
     """The list head of list `pindex` of per-CPU lists `pcp` (`cpu * nr_zones + zone`)."""
-    nr_pages = np.int64(mm.kernel[0]["nr_pages"])
-    nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+    nr_pages = i64(mm.kernel[0]["nr_pages"])
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
     return nr_pages + nr_zones * NR_FREE_LISTS + pcp * NR_PCP_LISTS + pindex
 
 
@@ -38,12 +36,12 @@ def list_init(pages: Any, sentinel: int) -> None:
 
 @kernel(inline=True)
 def list_next(pages: Any, at: int) -> int:
-    return np.int64(pages[at]["next"])
+    return i64(pages[at]["next"])
 
 
 @kernel(inline=True)
 def list_prev(pages: Any, at: int) -> int:
-    return np.int64(pages[at]["prev"])
+    return i64(pages[at]["prev"])
 
 
 @kernel(inline=True)

@@ -23,7 +23,7 @@ from devices.memory.atomics import (
     monotonic_ns,
     pause,
 )
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE, LOCK_WAITERS, NR_BUCKETS
 
 _SPINS_MAX = 200  # About 5 us: longer than most holds, far shorter than a sleep and wake-up.
@@ -33,8 +33,8 @@ _SLEEP_MAX_NS = 50_000_000  # A sleeper looks again even if the one who should w
 @kernel(inner=True)
 def bucket_of(value: int) -> int:
     """The bucket of a histogram that counts `value`: sixteen an octave."""
-    v = np.int64(max(value, 0))
-    shift = np.int64(0)
+    v = i64(max(value, 0))
+    shift = i64(0)
     while (v >> shift) >= 2 * BUCKETS_PER_OCTAVE:
         shift += 1
     return min(BUCKETS_PER_OCTAVE * shift + (v >> shift), NR_BUCKETS - 1)
@@ -44,7 +44,7 @@ def bucket_of(value: int) -> int:
 def now(mm: Any) -> int:
     """The guest's clock, ns: real, or the virtual one that the launcher keeps."""
     if mm.kernel[0]["virtual"] != 0:
-        return np.int64(mm.kernel[0]["virtual_now_ns"])
+        return i64(mm.kernel[0]["virtual_now_ns"])
     return monotonic_ns()
 
 
@@ -86,7 +86,7 @@ def lock_zone(mm: Any, z: int, actor: int) -> int:
 def unlock_zone(mm: Any, z: int, actor: int) -> None:
     """Release the lock, wake a sleeper, and count how long it was held (real time only)."""
     if mm.kernel[0]["virtual"] == 0:
-        held_ns = monotonic_ns() - np.int64(mm.actors[actor]["lock_acquired_ns"])
+        held_ns = monotonic_ns() - i64(mm.actors[actor]["lock_acquired_ns"])
         mm.actors[actor]["lock_hold_ns"][bucket_of(held_ns)] += 1
         if held_ns > mm.actors[actor]["lock_hold_max_ns"]:
             mm.actors[actor]["lock_hold_max_ns"] = held_ns

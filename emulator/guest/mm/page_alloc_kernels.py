@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from devices.memory.atomics import exchange, load_relaxed, store_relaxed
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import (
     FREE_NOTIFYING,
     free_one_block,
@@ -27,6 +27,7 @@ from emulator.guest.mm.buddy_kernels import (
     tick_of,
     watermark_ok,
 )
+from emulator.guest.mm.hook_kernels import before_failing, page_freed
 from emulator.guest.mm.layout import (
     ALLOCATED,
     COSTLY_ORDER,
@@ -56,20 +57,20 @@ def pcp_index(mm: Any, order: int, migratetype: int) -> int:
     if order <= COSTLY_ORDER:
         return NR_MIGRATETYPES * order + migratetype
     if order == mm.kernel[0]["pageblock_order"] and mm.kernel[0]["thp"] != 0:
-        return NR_LOWORDER_PCP_LISTS + np.int64(migratetype == MOVABLE)
+        return NR_LOWORDER_PCP_LISTS + i64(migratetype == MOVABLE)
     return -1
 
 
 @kernel(inline=True)
 def _order_of_list(mm: Any, pindex: int) -> int:
     if pindex >= NR_LOWORDER_PCP_LISTS:
-        return np.int64(mm.kernel[0]["pageblock_order"])
+        return i64(mm.kernel[0]["pageblock_order"])
     return pindex // NR_MIGRATETYPES
 
 
 @kernel(inline=True)
 def zone_of(mm: Any, pfn: int) -> int:
-    z = np.int64(0)
+    z = i64(0)
     while pfn >= mm.zones[z]["end_pfn"]:
         z += 1
     return z
@@ -78,13 +79,13 @@ def zone_of(mm: Any, pfn: int) -> int:
 @kernel(inner=True)
 def _refill(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> bool:
     """Fill an empty per-CPU list from the zone (rmqueue_bulk); whether anything came."""
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
-    batch = np.int64(mm.pcps[pcp]["batch"])
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
+    batch = i64(mm.pcps[pcp]["batch"])
     if batch > 1:
         batch = max(batch >> order, 2)
     sentinel = pcp_list_sentinel(mm, pcp, pcp_index(mm, order, migratetype))
     nofragment = prefers_no_fragment(mm, z)
-    taken = np.int64(0)
+    taken = i64(0)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
         while taken < batch:
@@ -105,7 +106,7 @@ def _refill(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) 
 @kernel(inner=True)
 def _rmqueue_direct(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> int:
     """One block of an order that the per-CPU lists do not hold."""
-    pfn = np.int64(NO_PAGE)
+    pfn = i64(NO_PAGE)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
         pfn = rmqueue(mm, z, order, migratetype, prefers_no_fragment(mm, z))
@@ -124,8 +125,8 @@ def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
 
     The oldest of list `pindex` first, then round robin over the others, under one hold of the lock.
     """
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
-    count = min(count, np.int64(mm.pcps[pcp]["count"]))
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
+    count = min(count, i64(mm.pcps[pcp]["count"]))
     if count <= 0:
         return
     now_ns = lock_zone(mm, z, cpu)
@@ -136,7 +137,7 @@ def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
             pfn = list_prev(mm.pages, sentinel)
             if pfn == sentinel:
                 break
-            migratetype = np.int64(mm.pages[pfn]["mark"]) & MIGRATETYPE_MASK
+            migratetype = i64(mm.pages[pfn]["mark"]) & MIGRATETYPE_MASK
             list_del(mm.pages, pfn)
             count -= 1 << order
             mm.pcps[pcp]["count"] -= 1 << order
@@ -148,9 +149,9 @@ def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
 @kernel
 def drain_pcps(mm: Any, cpu: int) -> None:
     """Give all of this vCPU's per-CPU pages back to the zones (drain_local_pages)."""
-    for z in range(np.int64(mm.kernel[0]["nr_zones"])):
-        pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
-        _spill(mm, cpu, z, np.int64(mm.pcps[pcp]["count"]), 0)
+    for z in range(i64(mm.kernel[0]["nr_zones"])):
+        pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
+        _spill(mm, cpu, z, i64(mm.pcps[pcp]["count"]), 0)
 
 
 @kernel
@@ -163,7 +164,7 @@ def drain_if_requested(mm: Any, cpu: int) -> None:
 
 @kernel(inner=True)
 def _ask_all_to_drain(mm: Any, cpu: int) -> None:
-    for other in range(np.int64(mm.kernel[0]["nr_cpus"])):
+    for other in range(i64(mm.kernel[0]["nr_cpus"])):
         if other != cpu:
             store_relaxed(mm.actors, other, "drain_requested", np.uint32(1))
 
@@ -173,7 +174,7 @@ def _alloc_from_zone(mm: Any, cpu: int, z: int, order: int, migratetype: int, ma
     pindex = pcp_index(mm, order, migratetype)
     if pindex < 0:
         return _rmqueue_direct(mm, cpu, z, order, migratetype, mark)
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
     sentinel = pcp_list_sentinel(mm, pcp, pindex)
     if list_next(mm.pages, sentinel) == sentinel and not _refill(
         mm, cpu, z, order, migratetype, mark
@@ -199,21 +200,23 @@ def _take(mm: Any, pcp: int, sentinel: int, order: int) -> int:
 @kernel(inner=True)
 def _alloc_slowly(mm: Any, cpu: int, order: int, migratetype: int) -> int:
     """Every zone down to its low, then its min watermark; then with per-CPU lists given back."""
-    nr_zones = np.int64(mm.kernel[0]["nr_zones"])
-    for attempt in range(3):
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
+    attempt = 0
+    while attempt < 3 or before_failing(mm, cpu, order, attempt - 3):
         if attempt == 2:
             drain_pcps(mm, cpu)
             _ask_all_to_drain(mm, cpu)
         for down in range(nr_zones):
             z = nr_zones - 1 - down
             zone = mm.zones[z]
-            mark = np.int64(zone["watermark_low"] if attempt == 0 else zone["watermark_min"])
-            mark += np.int64(zone["watermark_boost"])
+            mark = i64(zone["watermark_low"] if attempt == 0 else zone["watermark_min"])
+            mark += i64(zone["watermark_boost"])
             if down > 0:
-                mark += np.int64(zone["lowmem_reserve"])
+                mark += i64(zone["lowmem_reserve"])
             pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark)
             if pfn != NO_PAGE:
                 return pfn
+        attempt += 1
     mm.actors[cpu]["failed_allocations"] += 1
     return NO_PAGE
 
@@ -224,7 +227,7 @@ def alloc_pages(mm: Any, cpu: int, order: int, migratetype: int) -> int:
     pindex = pcp_index(mm, order, migratetype)
     if pindex >= 0:
         # The highest zone is preferred; its list is looked at without a lock.
-        nr_zones = np.int64(mm.kernel[0]["nr_zones"])
+        nr_zones = i64(mm.kernel[0]["nr_zones"])
         pcp = (cpu + 1) * nr_zones - 1
         sentinel = pcp_list_sentinel(mm, pcp, pindex)
         if list_next(mm.pages, sentinel) != sentinel:
@@ -244,17 +247,17 @@ def _free_direct(mm: Any, cpu: int, pfn: int, order: int) -> None:
 @kernel(inner=True)
 def _free_too_many(mm: Any, cpu: int, z: int, order: int, pindex: int, free_high: bool) -> None:
     """The per-CPU lists are over their limit (nr_pcp_free)."""
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
     lists = mm.pcps[pcp]
     if free_high:
-        _spill(mm, cpu, z, np.int64(lists["count"]), pindex)
+        _spill(mm, cpu, z, i64(lists["count"]), pindex)
         return
-    high, batch = np.int64(lists["high"]), np.int64(lists["batch"])
+    high, batch = i64(lists["high"]), i64(lists["batch"])
     if high < batch:
         _spill(mm, cpu, z, 1, pindex)
         return
     most = high - batch
-    wanted = batch << np.int64(lists["free_factor"])
+    wanted = batch << i64(lists["free_factor"])
     if wanted < most:
         lists["free_factor"] += 1
     _spill(mm, cpu, z, min(max(wanted, batch), most), pindex)
@@ -263,6 +266,7 @@ def _free_too_many(mm: Any, cpu: int, z: int, order: int, pindex: int, free_high
 @kernel(inline=True)
 def free_pages(mm: Any, cpu: int, pfn: int, order: int) -> None:
     """Free a block that this vCPU, or another, allocated."""
+    page_freed(mm, cpu, pfn, order)
     migratetype = pageblock_type(mm, pfn)
     pindex = pcp_index(mm, order, migratetype)
     if pindex < 0:
@@ -270,8 +274,8 @@ def free_pages(mm: Any, cpu: int, pfn: int, order: int) -> None:
         return
     pages = mm.pages
     z = zone_of(mm, pfn)
-    pcp = cpu * np.int64(mm.kernel[0]["nr_zones"]) + z
-    pages[pfn]["stamp"] = tick_of(np.int64(mm.actors[cpu]["now_ns"]))
+    pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
+    pages[pfn]["stamp"] = tick_of(i64(mm.actors[cpu]["now_ns"]))
     pages[pfn]["owner"] = cpu
     pages[pfn]["mark"] = migratetype
     list_add(pages, pcp_list_sentinel(mm, pcp, pindex), pfn)
@@ -289,7 +293,7 @@ def split_allocated(mm: Any, pfn: int, order: int) -> bool:
     freed alone (split_page).  False: it lies in no allocated block of at least that size.
     """
     for whole in range(order, MAX_ORDER + 1):
-        head = pfn & ~((np.int64(1) << whole) - 1)
+        head = pfn & ~((i64(1) << whole) - 1)
         page = mm.pages[head]
         if page["kind"] != ALLOCATED or page["order"] != whole:
             continue

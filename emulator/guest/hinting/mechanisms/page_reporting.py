@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.memory.atomics import compare_exchange, exchange, load_acquire, store_release
-from devices.memory.jit import kernel
+from devices.memory.jit import i64, kernel
 from devices.memory.region import Layout
 from emulator.guest.hinting.cycle import Geometry, Report, Wait
 from emulator.guest.hinting.layout import BATCH
@@ -32,6 +32,7 @@ from emulator.guest.mm.buddy_kernels import (
     putback_isolated_block,
     watermark_ok,
 )
+from emulator.guest.mm.hook_kernels import with_hooks
 from emulator.guest.mm.layout import MARK_REPORTED, MAX_ORDER, NR_MIGRATETYPES
 from emulator.guest.mm.list_kernels import (
     free_list_sentinel,
@@ -82,11 +83,11 @@ def notify_free(mm: Any, z: int, pfn: int, order: int, now_ns: int) -> None:
         store_release(mm.kernel, 0, "doorbell", np.uint32(1))
 
 
+@with_hooks(block_freed=notify_free)
 class PageReportingHooks(NamedTuple):
     """What the allocator sees of it."""
 
     control: npt.NDArray[Any]
-    block_freed = notify_free
 
 
 @kernel(inner=True)
@@ -97,13 +98,13 @@ def _walk_list(mm: Any, actor: int, batch: Any, z: int, order: int, migratetype:
     if list_next(mm.pages, sentinel) == sentinel:
         return False
     lock_zone(mm, z, actor)
-    capacity = np.int64(control["capacity"])
+    capacity = i64(control["capacity"])
     if control["in_list"] == 0:
-        nr_free = np.int64(mm.zones[z]["nr_free"][order])
+        nr_free = i64(mm.zones[z]["nr_free"][order])
         control["budget"] = (nr_free + capacity * 16 - 1) // (capacity * 16)
         control["in_list"] = 1
     full = False
-    stopped = np.int64(sentinel)
+    stopped = i64(sentinel)
     at = list_next(mm.pages, sentinel)
     while at != sentinel:
         after = list_next(mm.pages, at)
@@ -120,7 +121,7 @@ def _walk_list(mm: Any, actor: int, batch: Any, z: int, order: int, migratetype:
                 stopped = at
                 break
             control["offset"] -= 1
-            entry = batch[np.int64(control["offset"])]
+            entry = batch[i64(control["offset"])]
             entry["pfn"] = at
             entry["order"] = order
             entry["zone"] = z
@@ -145,12 +146,12 @@ def begin_pass(mm: Any) -> None:
 def fill_batch(mm: Any, actor: int, batch: Any) -> int:
     """Isolate blocks into `batch[offset:]`, filled from its end; the offset, or -1: pass over."""
     control = mm.hooks.control[0]
-    capacity = np.int64(control["capacity"])
+    capacity = i64(control["capacity"])
     while control["zone"] < mm.kernel[0]["nr_zones"]:
-        z = np.int64(control["zone"])
+        z = i64(control["zone"])
         if control["in_zone"] == 0:
-            gate = np.int64(mm.zones[z]["watermark_low"]) + np.int64(mm.zones[z]["watermark_boost"])
-            gate += capacity << np.int64(control["order"])
+            gate = i64(mm.zones[z]["watermark_low"]) + i64(mm.zones[z]["watermark_boost"])
+            gate += capacity << i64(control["order"])
             if not watermark_ok(mm, z, 0, gate):
                 control["zone"] += 1
                 continue
@@ -159,7 +160,7 @@ def fill_batch(mm: Any, actor: int, batch: Any) -> int:
             control["list_type"] = 0
             control["in_list"] = 0
         while control["list_order"] <= MAX_ORDER:
-            order, migratetype = np.int64(control["list_order"]), np.int64(control["list_type"])
+            order, migratetype = i64(control["list_order"]), i64(control["list_type"])
             if _walk_list(mm, actor, batch, z, order, migratetype):
                 return 0
             control["in_list"] = 0
@@ -170,7 +171,7 @@ def fill_batch(mm: Any, actor: int, batch: Any) -> int:
         control["zone"] += 1
         control["in_zone"] = 0
         if control["offset"] < capacity:
-            return np.int64(control["offset"])
+            return i64(control["offset"])
     return -1
 
 
@@ -178,12 +179,12 @@ def fill_batch(mm: Any, actor: int, batch: Any) -> int:
 def drain_batch(mm: Any, actor: int, batch: Any, reported: bool, now_ns: int) -> None:
     """page_reporting_drain: put the blocks back, marked if they were reported and did not merge."""
     control = mm.hooks.control[0]
-    capacity = np.int64(control["capacity"])
-    first = np.int64(control["offset"])
-    z = np.int64(batch[first]["zone"])
+    capacity = i64(control["capacity"])
+    first = i64(control["offset"])
+    z = i64(batch[first]["zone"])
     lock_zone(mm, z, actor)
     for index in range(first, capacity):
-        pfn, order = np.int64(batch[index]["pfn"]), np.int64(batch[index]["order"])
+        pfn, order = i64(batch[index]["pfn"]), i64(batch[index]["order"])
         merged = putback_isolated_block(mm, z, pfn, order, now_ns)
         if reported and merged == order:
             mark_reported(mm, z, pfn)
