@@ -87,6 +87,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
         ),
         stranded=StrandedFigures(
             below_order_bytes=standing.below_order,
+            unreported_bytes=standing.unreported,
             percpu_bytes=standing.percpu,
             page_cache_bytes=None,
             in_flight_bytes=standing.isolated,

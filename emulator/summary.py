@@ -105,6 +105,7 @@ class StrandedFigures(_Section, frozen=True):
     percpu_bytes: int | None = None
     page_cache_bytes: int | None = None
     in_flight_bytes: int | None = None
+    unreported_bytes: int | None = None  # Large enough to be reported, and not reported yet.
 
 
 class OracleFigures(_Section, frozen=True):

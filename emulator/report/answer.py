@@ -23,6 +23,7 @@ STRANDED_CAUSES: Final = {
     "percpu_bytes": ("per-CPU lists", "in per-CPU lists"),
     "page_cache_bytes": ("page cache", "in the page cache"),
     "in_flight_bytes": ("in flight", "in flight to the host"),
+    "unreported_bytes": ("not reported yet", "in blocks that were not reported yet"),
 }
 
 #: A smaller part of the peak than this counts as nothing.

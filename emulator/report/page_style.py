@@ -14,6 +14,7 @@ STYLE: Final = """
   --shade: #eceff4; --accent: #00639c; --good: #00694f; --bad: #b3261e; --bad-page: #fdecea;
   --resident: #0072b2; --free: #b45f06; --reported: #8a3f8f;
   --cause-0: #0072b2; --cause-1: #b45f06; --cause-2: #00795a; --cause-3: #8a3f8f;
+  --cause-4: #5b6472;
   --run-0: #0072b2; --run-1: #b45f06; --run-2: #00795a; --run-3: #8a3f8f;
   --run-4: #8a6800; --run-5: #2f7fae; --run-6: #b3402f; --run-7: #5b6776;
 }
@@ -23,6 +24,7 @@ STYLE: Final = """
     --shade: #1e242d; --accent: #6cbdf0; --good: #4fc9a4; --bad: #ff9a8f; --bad-page: #3a1c1a;
     --resident: #56b4e9; --free: #f0a44b; --reported: #d79be2;
     --cause-0: #56b4e9; --cause-1: #f0a44b; --cause-2: #2fbf97; --cause-3: #d79be2;
+    --cause-4: #aab2bf;
     --run-0: #56b4e9; --run-1: #f0a44b; --run-2: #2fbf97; --run-3: #d79be2;
     --run-4: #e3cf57; --run-5: #8fc7e8; --run-6: #f08a7a; --run-7: #a0acba;
   }
@@ -131,10 +133,14 @@ td.left { text-align: left; white-space: normal; }
 .cause-3 {
   background: repeating-linear-gradient(-45deg, var(--cause-3) 0 2px, transparent 2px 5px);
 }
-.cause-1, .cause-2, .cause-3 { box-shadow: inset 0 0 0 1px currentColor; }
+.cause-4 {
+  background: radial-gradient(var(--cause-4) 30%, transparent 35%) 0 0 / 5px 5px;
+}
+.cause-1, .cause-2, .cause-3, .cause-4 { box-shadow: inset 0 0 0 1px currentColor; }
 .cause-1 { color: var(--cause-1); }
 .cause-2 { color: var(--cause-2); }
 .cause-3 { color: var(--cause-3); }
+.cause-4 { color: var(--cause-4); }
 .verdicts { list-style: none; padding: 0; margin: 0; }
 .verdicts li { display: flex; gap: 0.9rem; padding: 0.4rem 0; border-top: 1px solid var(--grid); }
 .verdicts .verdict { flex: none; width: 5.2rem; font-weight: 650; color: var(--good); }

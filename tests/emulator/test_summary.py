@@ -69,7 +69,8 @@ def test_the_keys_are_those_of_schema_1() -> None:
         *SCHEMA_1,
         *("workload", "phases"),
     ]
-    assert {section: list(document[section]) for section in SCHEMA_1} == SCHEMA_1
+    for section, keys in SCHEMA_1.items():  # What was added since stands behind them.
+        assert list(document[section])[: len(keys)] == keys
     measured = json.loads(to_json(sample_summary()))
     assert list(measured["hinting"]["reclaim_latency_ms"]) == ["p50", "p90", "p99", "max"]
     assert list(measured["cost"]["zone_lock_hold_us"]) == ["p50", "p99", "max"]

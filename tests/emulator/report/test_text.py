@@ -105,4 +105,4 @@ def test_answer_names_the_causes_that_were_not_measured() -> None:
     stranded = StrandedFigures(below_order_bytes=2 * MIB)
     words = answer(msgspec.structs.replace(sample_summary(), stranded=stranded))
     assert "2 MiB stayed although free, in blocks below the reporting order" in words
-    assert "(per-CPU lists, page cache and in flight: not measured)" in words
+    assert "(per-CPU lists, page cache, in flight and not reported yet: not measured)" in words
