@@ -15,23 +15,30 @@ import numpy.typing as npt
 
 from devices.balloon.device import BalloonDevice
 from devices.balloon.driver import BalloonDriver
-from devices.balloon.layout import F_PAGE_REPORTING, REPORTING
+from devices.balloon.driver_task import FreePageReporter
+from devices.balloon.free_page_driver import FreePageDriver
+from devices.balloon.layout import F_FREE_PAGE_HINT, F_PAGE_REPORTING, FREE_PAGE, REPORTING
 from devices.memory.address_space import AddressSpace, MemoryRegion
 from devices.memory.ram import GuestRam
 from devices.memory.region import Layout, Region
 from devices.virtio.device_queue import DeviceQueue
 from devices.virtio.driver_queue import DriverQueue
 from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from devices.virtio.notifier import Notifier
 from devices.virtio.queue_layout import QueueViews
 from emulator.config.scenario import Scenario
 from emulator.errors import MachineLacks
 from emulator.guest.hinting.cycle import Mechanism
+from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.hinting.registry import load_mechanism
 from emulator.guest.layout import PHASES_MAX
 from emulator.guest.mm.views import GuestMemory
+from emulator.host.migration import Migration
 from emulator.memory_map import (
+    COMMAND_GUEST_ADDR,
     HOST_LAYOUT,
     RING_GUEST_ADDR,
+    VMM_LAYOUT,
     guest_layout,
     guest_memory,
     queue_layout,
@@ -40,7 +47,7 @@ from emulator.memory_map import (
 from emulator.workloads.registry import load_workload
 from emulator.workloads.workload import Workload
 
-FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX | 1 << F_PAGE_REPORTING
+FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +58,7 @@ class Handle:
     guest: tuple[str, Layout]
     ring: tuple[str, Layout]
     host: tuple[str, Layout]
+    vmm: tuple[str, Layout]
 
 
 class Machine:
@@ -70,6 +78,10 @@ class Machine:
         self.ram: Final = ram
         self.regions: Final = dict(regions)
         self.queue_layout: Final = queue_layout(_ranges_max(mechanism))
+        # The one queue that the mechanism uses, and the feature it exists by.
+        hints = bool(getattr(mechanism, "free_page_hint", False))
+        self.queue_name: Final = FREE_PAGE if hints else REPORTING
+        self.features: Final = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
 
     @classmethod
     def create(
@@ -102,6 +114,7 @@ class Machine:
             ),
             "ring": ring_layout(queue_layout(_ranges_max(mechanism))),
             "host": HOST_LAYOUT,
+            "vmm": VMM_LAYOUT,
         }
         regions: dict[str, Region] = {}
         ram = None
@@ -121,7 +134,7 @@ class Machine:
 
     @classmethod
     def attach(cls, handle: Handle, ram_fd: int, *parts: str) -> Self:
-        """In another process: attach to some of "guest", "ring" and "host"."""
+        """In another process: attach to some of "guest", "ring", "host" and "vmm"."""
         mechanism, workload = load_parts(handle.scenario)
         regions = {part: Region.attach(*getattr(handle, part)) for part in parts}
         guest = handle.scenario.guest
@@ -135,6 +148,7 @@ class Machine:
             guest=(self.regions["guest"].name, self.regions["guest"].layout),
             ring=(self.regions["ring"].name, self.regions["ring"].layout),
             host=(self.regions["host"].name, self.regions["host"].layout),
+            vmm=(self.regions["vmm"].name, self.regions["vmm"].layout),
         )
 
     @property
@@ -152,25 +166,32 @@ class Machine:
         return guest_memory(self.guest, self.mechanism)
 
     def workload_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What the workload prepared."""
-        return {
+        """What the workload prepared, and the state of a migration."""
+        prepared = {
             name.removeprefix("workload."): array
             for name, array in self.guest.items()
             if name.startswith("workload.")
         }
+        return {**prepared, **self.regions["vmm"].arrays}
 
     def phases(self) -> npt.NDArray[Any]:
         """PHASE[vcpus, PHASES_MAX]."""
         return self.guest["phases"].reshape(-1, PHASES_MAX)
 
-    def driver(self) -> BalloonDriver:
-        """The guest's half of the balloon device; empties the ring."""
-        queue = DriverQueue(self._queue_views(), features=FEATURES)
+    def reporter(self, *, kick: Notifier, call: Notifier) -> FreePageReporter | FreePageHinter:
+        """The guest's half of the balloon device and how the two wake each other; empties the
+        ring."""
+        queue = DriverQueue(self._queue_views(), features=self.features)
         queue.initialize()
-        return BalloonDriver({REPORTING: queue})
+        if self.queue_name == REPORTING:
+            return FreePageReporter(BalloonDriver({REPORTING: queue}), kick=kick, call=call)
+        ring = self.regions["ring"].arrays
+        driver = FreePageDriver(queue, ring["config"], ring["command"], COMMAND_GUEST_ADDR)
+        return FreePageHinter(driver, kick=kick, call=call)
 
     def device(self) -> BalloonDevice:
         """The host's half: it sees the guest's RAM and the ring, nothing else."""
+        ring = self.regions["ring"].arrays
         space = AddressSpace(
             [
                 MemoryRegion(guest_addr=0, size_bytes=self.ram.size_bytes, fd=self.ram.fd),
@@ -179,10 +200,23 @@ class Machine:
                     size_bytes=self.queue_layout.size_bytes,
                     memory=self._queue_bytes(),
                 ),
+                MemoryRegion(
+                    guest_addr=COMMAND_GUEST_ADDR,
+                    size_bytes=ring["command"].nbytes,
+                    memory=ring["command"].view(np.uint8),
+                ),
             ]
         )
-        queue = DeviceQueue(self._queue_views(), space, features=FEATURES)
-        return BalloonDevice({REPORTING: queue}, space, features=FEATURES)
+        queue = DeviceQueue(self._queue_views(), space, features=self.features)
+        queues = {self.queue_name: queue}
+        return BalloonDevice(queues, space, features=self.features, config=ring["config"])
+
+    def migration(self) -> Migration | None:
+        """The host's migration of this guest, if the workload is about one."""
+        plan = getattr(self.workload, "migration", None)
+        if plan is None:
+            return None
+        return Migration(self.ram, self.regions["vmm"].arrays["migration"], plan)
 
     def _queue_bytes(self) -> npt.NDArray[np.uint8]:
         return self.regions["ring"].arrays["queue"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
+from emulator.guest.mm.layout import ACTOR_LOST
 from emulator.machine import Machine
 from emulator.sampler import Sampler
 from emulator.summary import (
@@ -76,13 +77,14 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
             page_metadata_bytes=metadata_bytes(guest),
         ),
         host=host_figures(rows, times.host_cpu_s),
-        hinting=hinting_figures(guest["hinting"][0], host),
+        hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
         cost=cost_figures(actors, host, times),
         vcpus=VcpuFigures(
             operations=operations,
             operations_per_s=operations / busy_s if busy_s else None,
             pages_touched_per_s=touched / busy_s if busy_s else None,
             failed_allocations=int(vcpus["failed_allocations"].sum()),
+            lost=int((vcpus["state"] == ACTOR_LOST).sum()),
             alloc_latency_ns=alloc_latency(vcpus["alloc_latency_ns"].sum(axis=0)),
         ),
         stranded=StrandedFigures(
@@ -119,7 +121,13 @@ def host_figures(rows: Sequence[SeriesRow], cpu_s: float | None) -> HostFigures:
     )
 
 
-def hinting_figures(hinting: Any, host: Any) -> HintingFigures:
+def own_figures(machine: Machine) -> dict[str, Any]:
+    """What the mechanism counts itself, if it does."""
+    figures = getattr(machine.mechanism, "figures", None)
+    return {} if figures is None else dict(figures(machine.memory()))
+
+
+def hinting_figures(hinting: Any, host: Any, own: dict[str, Any]) -> HintingFigures:
     """What was reported, what came back, how soon, and what was wanted back."""
     latency = hinting["reclaim_latency_ns"]
     returned, refaulted = int(host["returned_bytes"]), int(host["refaulted_bytes"])
@@ -137,6 +145,7 @@ def hinting_figures(hinting: Any, host: Any) -> HintingFigures:
             p99=scaled(percentile(latency, 0.99), 1e-6),
             max=scaled(percentile(latency, 1.0), 1e-6),
         ),
+        mechanism=own,
     )
 
 

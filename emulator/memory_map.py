@@ -1,14 +1,17 @@
 """Where everything that processes share lies, who writes it, who reads it, and with which ordering.
 
-Three segments of shared memory and one memfd; a process attaches only what it may see.
+Four segments of shared memory and one memfd; a process attaches only what it may see.
 
     segment  attached by                     arrays
     guest    vCPUs, guest kernel             kernel zones pcps actors pageblocks pages
                                              hinting phases mechanism.* workload.*
     ring     guest kernel, host              queue: the split virtqueue and its indirect tables
+                                             config, command
     host     host                            host
+    vmm      vCPUs, host                     migration: what a machine monitor's threads share
     (memfd)  vCPUs, guest kernel, host       guest RAM
-    The supervisor attaches all segments and only reads, but for the words named below.
+    The supervisor attaches all segments and only reads, but for what it takes back from a vCPU that
+    died: that it does as the guest kernel would, with the locks.
 
     word                        written by                      read by          ordering
     zones.lock                  vCPUs, guest kernel             the same         acquire, release
@@ -20,7 +23,7 @@ Three segments of shared memory and one memfd; a process attaches only what it m
     pages isolated              guest kernel                    guest kernel     by the lock
     pcps                        that vCPU                       that vCPU        one writer
     actors.drain_requested      any vCPU                        that vCPU        relaxed, exchange
-    actors.arrivals, .state     that vCPU (LOST: guest kernel)  vCPUs            relaxed
+    actors.arrivals, .state     that vCPU (LOST: supervisor)    vCPUs            relaxed
     actors.* (rest)             that actor                      supervisor       relaxed
     kernel.doorbell             vCPUs                           vCPUs            release, relaxed
     kernel.virtual_now_ns       the one process of a run in virtual time
@@ -29,6 +32,9 @@ Three segments of shared memory and one memfd; a process attaches only what it m
     phases                      that vCPU                       supervisor       relaxed
     mechanism.*                 as its file says
     queue                       as VIRTIO 1.3 section 2.7 says
+    config                      host                            guest kernel     relaxed
+    command                     guest kernel                    host             by the queue
+    migration                   as devices/memory/layout.py says
     host                        host                            supervisor       relaxed
 
 Relaxed words are single aligned loads and stores of at most 8 bytes; the supervisor reads them for
@@ -41,7 +47,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from devices.balloon.layout import PAGE_REPORTING_CAPACITY
+from devices.balloon.layout import BALLOON_CONFIG, PAGE_REPORTING_CAPACITY
+from devices.memory.layout import MIGRATION
 from devices.memory.region import Layout
 from devices.virtio.queue_layout import QueueLayout
 from emulator.config.scenario import GuestConfig
@@ -53,6 +60,8 @@ from emulator.guest.mm.views import GuestMemory, array_shapes
 from emulator.host.layout import HOST
 
 RING_GUEST_ADDR: Final = 1 << 52  # Of the ring's region: above any guest's RAM.
+COMMAND_GUEST_ADDR: Final = 1 << 53  # Of what the driver sends commands from.
+COMMAND_WORDS: Final = 2
 
 
 def geometry(guest: GuestConfig) -> Geometry:
@@ -108,7 +117,12 @@ def queue_layout(ranges_max: int) -> QueueLayout:
 
 def ring_layout(queue: QueueLayout) -> Layout:
     """The ring's segment."""
-    return {"queue": (np.dtype("u1"), queue.size_bytes)}
+    return {
+        "queue": (np.dtype("u1"), queue.size_bytes),
+        "config": (BALLOON_CONFIG, 1),
+        "command": (np.dtype("<u4"), COMMAND_WORDS),
+    }
 
 
 HOST_LAYOUT: Final[Layout] = {"host": (HOST, 1)}
+VMM_LAYOUT: Final[Layout] = {"migration": (MIGRATION, 1)}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from emulator.config.scenario import Scenario, decode_scenario, to_toml
-from emulator.errors import ConfigError
+from emulator.errors import ConfigError, RunFailed
 from emulator.machine_check import describe_machine, describe_versions
 from emulator.observer import Observer
 from emulator.summary import SeriesRow, Summary, from_json, read_series, to_json, write_series
@@ -129,6 +129,9 @@ class RunFolder:
             recorder = Recorder(log, inner)
             try:
                 yield recorder
+            except RunFailed as error:
+                recorder.failed(error)
+                raise
             finally:
                 self.write_series(recorder.rows)
 
@@ -223,6 +226,10 @@ class Recorder:
         """Log what happened."""
         self._append("event", text)
         self._inner.event(text)
+
+    def failed(self, error: RunFailed) -> None:
+        """Log why the run failed, with the tracebacks that came with it."""
+        self._append("failure", "\n".join([str(error), *getattr(error, "__notes__", [])]))
 
     def _append(self, kind: str, text: str) -> None:
         if self._log is None:

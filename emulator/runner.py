@@ -1,8 +1,10 @@
 """Runs one scenario: makes the machine, hands it to the launcher, and gives everything back."""
 
+import os
 from pathlib import Path
 
 from emulator.config.scenario import Scenario
+from emulator.guest.hinting.registry import source_of
 from emulator.machine_check import require_machine
 from emulator.observer import Observer
 from emulator.summary import Summary
@@ -15,6 +17,9 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
     the time limit passed, an invariant does not hold).
     """
     require_machine()
+    own = source_of(scenario.mechanism.name)
+    if own is not None:  # Read when the first kernel is loaded, here and in the fork server.
+        os.environ["EMULATOR_KERNELS"] = str(own)
     if scenario.run.launcher == "virtual":
         return _run_virtual(scenario, observer)
     return _run_processes(scenario, observer)

@@ -78,6 +78,7 @@ class HintingFigures(_Section, frozen=True):
     regret: float | None = None
     wakeups: int | None = None
     reclaim_latency_ms: ReclaimLatency | None = None
+    mechanism: dict[str, Any] = {}  # Figures of the mechanism's own, units in the names.
 
 
 class CostFigures(_Section, frozen=True):
@@ -96,6 +97,7 @@ class VcpuFigures(_Section, frozen=True):
     pages_touched_per_s: float | None = None
     failed_allocations: int | None = None
     alloc_latency_ns: AllocLatency | None = None
+    lost: int | None = None  # Those whose process died; what they held was taken back.
 
 
 class StrandedFigures(_Section, frozen=True):
@@ -256,8 +258,9 @@ def check(expectations: Iterable[Expectation], summary: Summary) -> list[Expecta
 
 
 def is_sound(summary: Summary, results: Iterable[ExpectationResult]) -> bool:
-    """Whether every expectation was met and the oracle found no violation."""
-    return not summary.oracle.violations and all(result.passed for result in results)
+    """Whether every expectation was met, the oracle found no violation and no vCPU was lost."""
+    unharmed = not summary.oracle.violations and not summary.vcpus.lost
+    return unharmed and all(result.passed for result in results)
 
 
 def write_series(rows: Iterable[SeriesRow]) -> str:

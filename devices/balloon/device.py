@@ -27,12 +27,20 @@ from devices.balloon.layout import (
     BALLOON_CONFIG,
     BALLOON_PAGE_SIZE,
     DISCARD_RANGE,
+    F_FREE_PAGE_HINT,
     F_PAGE_POISON,
+    FREE_PAGE,
+    HINT_COMMAND_BYTES,
+    HINT_DONE,
+    HINT_ID_FIRST,
+    HINT_ID_MAX,
+    HINT_STOP,
     REPORTING,
 )
 from devices.memory.address_space import NO_REGION, AddressSpace
-from devices.virtio.chain import Chain
+from devices.virtio.chain import NO_SEGMENTS, Chain
 from devices.virtio.device_queue import DeviceQueue
+from devices.virtio.errors import DriverError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +123,88 @@ class ReportingHandler:
         return ReportingStatistics(**self._counts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreePageStatistics:
+    """Since the device was made: what the driver sent, and what of it counted."""
+
+    commands: int = 0
+    elements: int = 0
+    accepted: int = 0
+    accepted_bytes: int = 0
+    stale: int = 0  # came when no hint was asked for, or before the driver named the round
+
+
+class FreePageHandler:
+    """Free page hints (5.5.6.5): while it is asked, the driver names memory that nobody needs.
+
+    The device asks with an id in its configuration; the driver sends that id as a buffer to read,
+    then a block of memory with each buffer to write, then STOP.  `ranges` are those of blocks that
+    came in between.
+
+        stopped    -- request() -->  requested  -- the id comes -->  started
+        requested, started  -- stop(), or another command comes while started -->  stopped
+        any        -- done() -->     stopped, and the driver gets its blocks back
+
+    config:  `BALLOON_CONFIG[1]`; the caller interrupts the driver after a change.
+    """
+
+    def __init__(self, address_space: AddressSpace, *, config: npt.NDArray[Any]) -> None:
+        self._address_space = address_space
+        self._checked = ReportingHandler(address_space, features=0, config=config)
+        self._config = config
+        self._id = HINT_ID_FIRST - 1
+        self._requested = self._started = False
+        self._commands = self._elements = self._stale = 0
+
+    def request(self) -> None:
+        """Ask for hints, under the next id."""
+        self._id = HINT_ID_FIRST if self._id == HINT_ID_MAX else self._id + 1
+        self._requested, self._started = True, False
+        self._config[0]["free_page_hint_cmd_id"] = self._id
+
+    def stop(self) -> None:
+        """No more hints; the driver keeps its blocks."""
+        self._requested = self._started = False
+        self._config[0]["free_page_hint_cmd_id"] = HINT_STOP
+
+    def done(self) -> None:
+        """The driver may have its blocks back."""
+        self.stop()
+        self._config[0]["free_page_hint_cmd_id"] = HINT_DONE
+
+    def ranges(self, chain: Chain) -> npt.NDArray[Any]:
+        """Raises DriverError for a command that is not one readable buffer of 4 bytes."""
+        self._elements += len(chain.readable) + len(chain.writable)
+        if len(chain.readable):
+            self._take_command(chain)
+        if not self._started:
+            self._stale += len(chain.writable)
+            return np.empty(0, dtype=DISCARD_RANGE)
+        return self._checked.ranges(Chain(chain.head, NO_SEGMENTS, chain.writable))
+
+    def _take_command(self, chain: Chain) -> None:
+        self._commands += 1
+        addr, length = (int(chain.readable[0][name]) for name in ("addr", "len"))
+        view = self._address_space.view(addr, length)
+        if len(chain.readable) != 1 or length != HINT_COMMAND_BYTES or view is None:
+            raise DriverError(f"a free page command of {length} bytes at {addr:#x}, not of 4")
+        command = int.from_bytes(view.tobytes(), "little")
+        if self._requested and command == self._id:
+            self._requested, self._started = False, True
+        elif self._started:
+            self._started = False
+
+    def statistics(self) -> FreePageStatistics:
+        seen = self._checked.statistics()
+        return FreePageStatistics(
+            commands=self._commands,
+            elements=self._elements,
+            accepted=seen.accepted,
+            accepted_bytes=seen.accepted_bytes,
+            stale=self._stale,
+        )
+
+
 class BalloonDevice:
     """A balloon device: its queues, a handler for each, and its configuration.
 
@@ -122,17 +212,27 @@ class BalloonDevice:
                     (`layout.QUEUES`; numbers from `features.queue_indices`)
     address_space:  the guest's memory
     features:       what the driver accepted
+    config:         `BALLOON_CONFIG[1]`, where the driver sees it; None: memory of its own
 
     Raises ValueError for a queue that no handler knows.
     """
 
     def __init__(
-        self, queues: Mapping[str, DeviceQueue], address_space: AddressSpace, *, features: int
+        self,
+        queues: Mapping[str, DeviceQueue],
+        address_space: AddressSpace,
+        *,
+        features: int,
+        config: npt.NDArray[Any] | None = None,
     ) -> None:
-        self.config: Final = np.zeros(1, dtype=BALLOON_CONFIG)
+        self.config: Final = np.zeros(1, dtype=BALLOON_CONFIG) if config is None else config
         handlers: dict[str, Handler] = {
             REPORTING: ReportingHandler(address_space, features=features, config=self.config)
         }
+        self.free_pages: FreePageHandler | None = None
+        if features >> F_FREE_PAGE_HINT & 1:
+            self.free_pages = FreePageHandler(address_space, config=self.config)
+            handlers[FREE_PAGE] = self.free_pages
         for name in queues:
             if name not in handlers:
                 raise ValueError(f"no handler for queue {name!r}; there are: {sorted(handlers)}")

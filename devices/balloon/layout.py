@@ -45,6 +45,14 @@ BALLOON_CONFIG: Final = np.dtype(  # 5.5.4; little-endian always
 )
 assert BALLOON_CONFIG.itemsize == 16
 
+# Free page hints (5.5.6.5): what `free_page_hint_cmd_id` says besides ids, and the first id that
+# QEMU gives; it wraps to this one.
+HINT_STOP: Final = 0
+HINT_DONE: Final = 1
+HINT_ID_FIRST: Final = 0x8000_0000
+HINT_ID_MAX: Final = 0xFFFF_FFFF
+HINT_COMMAND_BYTES: Final = 4
+
 # A range that the device discards: bytes of region `region` of the guest's address space.
 DISCARD_RANGE: Final = np.dtype(
     [

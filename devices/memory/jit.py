@@ -10,6 +10,7 @@ Environment:
     NUMBA_BOUNDSCHECK=1       compiled with bounds checks (a folder of its own)
     NUMBA_DISABLE_JIT=1       not compiled at all: the same Python source is interpreted
     EMULATOR_CACHE_DIR=DIR    where compiled kernels are kept (default: ~/.cache/free-page-lab)
+    EMULATOR_KERNELS=FILE     a file of kernels outside these packages: a user's own mechanism
 """
 
 import hashlib
@@ -30,7 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # would wrap where kernels are interpreted.  `Any`, because to a type checker numpy's is no int.
 i64: Any = np.int64
 
-_PACKAGES: Final = ("devices", "emulator")
+OWN_KERNELS_VARIABLE: Final = "EMULATOR_KERNELS"
+_PACKAGES: Final = ("devices", "emulator", "tests")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _FOLDERS_KEPT_MAX: Final = 8  # A folder is some 10 MiB; every edit of a kernel makes a new one.
 
@@ -54,7 +56,13 @@ def _kernel_sources() -> Iterable[Path]:
         yield from filter(is_kernel_source, sorted((_ROOT / package).rglob("*.py")))
 
 
-def _digest(extra: Iterable[Path] = ()) -> str:
+def _own_kernels() -> Path | None:
+    """The user's file of kernels; None without one."""
+    named = os.environ.get(OWN_KERNELS_VARIABLE)
+    return Path(named).resolve() if named and Path(named).is_file() else None
+
+
+def _digest() -> str:
     h = hashlib.blake2b(digest_size=10)
     for part in (
         numba.__version__,
@@ -65,7 +73,7 @@ def _digest(extra: Iterable[Path] = ()) -> str:
         str(numba_config.OPT),
     ):
         h.update(part.encode() + b"\0")
-    for path in (*_kernel_sources(), *extra):
+    for path in (*_kernel_sources(), *filter(None, [OWN_KERNELS])):
         h.update(path.name.encode() + b"\0")
         h.update(path.read_bytes())
     return h.hexdigest()
@@ -96,14 +104,10 @@ def _remove_own(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def use_cache(extra: Iterable[Path] = ()) -> Path:
-    """Point numba at the folder for the present sources and flags, and return it.
-
-    `extra`: further source files that kernels are compiled from (a user's own mechanism).
-    Must run before the first `kernel` of those files is decorated.
-    """
+def _open_cache() -> Path:
+    """Point numba at the folder for the present sources and flags, and return it."""
     root = _cache_root()
-    folder = root / _digest(extra)
+    folder = root / _digest()
     try:
         fresh = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,8 @@ def use_cache(extra: Iterable[Path] = ()) -> Path:
     return folder
 
 
-CACHE_FOLDER: Final = use_cache()
+OWN_KERNELS: Final = _own_kernels()
+CACHE_FOLDER: Final = _open_cache()
 
 
 @overload

@@ -7,15 +7,19 @@
     region.close()                             # views dropped, unmapped
 
 The owner unlinks the name as soon as every child has attached: from then on nothing is left behind
-however the processes end.  `SharedMemory.close` raises `BufferError` while numpy views live, also
-from `__del__` when the process ends; so the views belong to the region and go before the mapping.
+however the processes end; before, multiprocessing's resource tracker removes it.  Who attaches does
+so without `SharedMemory`, which would tell the tracker of the name once more, perhaps too late.
+
+`SharedMemory.close` raises `BufferError` while numpy views live, also from `__del__` when the
+process ends, and a traceback may hold a view for long.  So the region maps the segment itself, and
+the mapping goes with the last view.
 """
 
-import gc
 import mmap
 import os
 from collections.abc import Mapping
 from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
@@ -23,6 +27,7 @@ import numpy.typing as npt
 
 Layout = Mapping[str, tuple[np.dtype[Any], int]]
 
+_SHM: Final = Path("/dev/shm")
 _ALIGNMENT: Final = 4096  # Of every array: none shares a cache line or a page with another.
 
 
@@ -38,65 +43,69 @@ def place(layout: Layout) -> tuple[dict[str, int], int]:
 class Region:
     """One segment and its arrays.  Make it with `create`, `attach` or `private`."""
 
-    def __init__(
-        self, layout: Layout, segment: shared_memory.SharedMemory | None, *, owner: bool
-    ) -> None:
+    def __init__(self, layout: Layout, memory: mmap.mmap, name: str) -> None:
         offsets, size_bytes = place(layout)
-        memory: Any
-        if segment is None:
-            memory = mmap.mmap(-1, size_bytes)
-        else:
-            if segment.size < size_bytes:
-                raise ValueError(f"segment {segment.name}: {segment.size} of {size_bytes} bytes")
-            memory = segment.buf
         self.layout: Final = dict(layout)
-        self._segment = segment
-        self._linked = owner
-        self.name: Final = "" if segment is None else segment.name
+        self.name: Final = name
         self.size_bytes: Final = size_bytes
         self.arrays: dict[str, npt.NDArray[Any]] = {
             name: np.ndarray((count,), dtype, memory, offsets[name])
             for name, (dtype, count) in layout.items()
         }
+        self._owned: shared_memory.SharedMemory | None = None
 
     @classmethod
     def private(cls, layout: Layout) -> Self:
         """The same arrays in this process's own memory, zeroed: for a run in one process."""
-        return cls(layout, None, owner=False)
+        return cls(layout, mmap.mmap(-1, place(layout)[1]), "")
 
     @classmethod
     def create(cls, layout: Layout) -> Self:
-        """A new segment, zeroed.  OSError where /dev/shm is too small: a touch would be a SIGBUS."""
+        """A new segment, zeroed.
+
+        OSError where /dev/shm is too small: a touch would be a SIGBUS.
+        """
         _, size_bytes = place(layout)
-        room = os.statvfs("/dev/shm")
+        room = os.statvfs(_SHM)
         if size_bytes > room.f_bavail * room.f_frsize:
             raise OSError(
                 f"/dev/shm has {room.f_bavail * room.f_frsize >> 20} MiB free and the guest's state"
                 f" needs {size_bytes >> 20} MiB; enlarge it (mount -o remount,size=... /dev/shm)"
             )
         segment = shared_memory.SharedMemory(create=True, size=size_bytes)
-        return cls(layout, segment, owner=True)
+        try:
+            segment.close()
+            region = cls.attach(segment.name, layout)
+        except BaseException:
+            segment.unlink()
+            raise
+        region._owned = segment
+        return region
 
     @classmethod
     def attach(cls, name: str, layout: Layout) -> Self:
         """The segment of another process of the same owner; FileNotFoundError once unlinked."""
-        return cls(layout, shared_memory.SharedMemory(name), owner=False)
+        _, size_bytes = place(layout)
+        with (_SHM / name).open("r+b") as file:
+            found_bytes = os.fstat(file.fileno()).st_size
+            if found_bytes < size_bytes:
+                raise ValueError(f"segment {name}: {found_bytes} of {size_bytes} bytes")
+            memory = mmap.mmap(file.fileno(), size_bytes)
+        return cls(layout, memory, name)
 
     def unlink(self) -> None:
         """Remove the segment's name; the memory stays until all have closed it."""
-        if self._linked and self._segment is not None:
-            self._linked = False
-            self._segment.unlink()
+        segment, self._owned = self._owned, None
+        if segment is not None:
+            segment.unlink()
 
     def close(self) -> None:
-        """Drop the views, unmap; the owner also removes the name.  Idempotent."""
+        """Drop the views; the owner also removes the name.  Idempotent.
+
+        A view that someone else still holds keeps the memory mapped until it goes, too.
+        """
         self.unlink()
         self.arrays.clear()
-        if self._segment is None:
-            return
-        gc.collect()  # Views in reference cycles, as tracebacks make them, hold the mapping, too.
-        segment, self._segment = self._segment, None
-        segment.close()
 
     def __enter__(self) -> Self:
         return self

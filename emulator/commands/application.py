@@ -1,17 +1,21 @@
 """The group of all commands, and what becomes of an error: one line and an exit code.
 
 0: done and sound; 1: an expectation failed, the oracle found a violation, or the run failed;
-2: usage or bad input; 3: the machine lacks something; 130: interrupted; 141: nobody reads stdout.
+2: usage or bad input; 3: the machine lacks something; 130: interrupted, or 128 and the number of
+the signal that ended it; 141: nobody reads stdout.
 """
 
 import errno
 import os
+import signal
 import sys
 from typing import IO, Any, Final
 
 import click
 
+from emulator.commands.compare import compare_command
 from emulator.commands.inspect import list_command, report_command, sysinfo_command
+from emulator.commands.interrupt import as_interrupts
 from emulator.commands.measure import bench_command, scale_command
 from emulator.commands.run import replay_command, scenario_command
 from emulator.errors import ConfigError, MachineLacks, RunFailed
@@ -41,29 +45,24 @@ class _Lacking(_Refused):
     exit_code = 3
 
 
-class _Interrupted(_Refused):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130  # As a shell reports SIGINT.
-
-
 class Application(click.Group):
     """Runs a command; whatever a user can do wrong ends in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """As `click.Group.invoke`, with our errors turned into lines and exit codes."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            return self._invoke(ctx)
         except ConfigError as error:
             raise _Refused(_line(error)) from None
         except MachineLacks as error:
             raise _Lacking(_line(error)) from None
         except RunFailed as error:
             raise _Failed(_line(error)) from None
-        except KeyboardInterrupt:
-            raise _Interrupted("Interrupted.") from None
+        except KeyboardInterrupt as interrupt:
+            number = interrupt.args[0]
+            text = "Interrupted." if number == signal.SIGINT else f"Ended by {number.name}."
+            click.echo(text, err=True)
+            ctx.exit(128 + number)  # As a shell reports it.
         except BrokenPipeError:
             _drop_output()
             ctx.exit(_BROKEN_PIPE)
@@ -72,6 +71,15 @@ class Application(click.Group):
                 raise
             _drop_output()
             raise _Refused(f"Error: the output cannot be written: {error.strerror}") from None
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        with as_interrupts() as received:
+            try:
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(*received, signal.SIGINT) from None
 
 
 def _drop_output() -> None:
@@ -95,6 +103,7 @@ def cli() -> None:
 
 for _command in (
     scenario_command,
+    compare_command,
     scale_command,
     replay_command,
     report_command,

@@ -1,7 +1,7 @@
 """`scale` and `bench`: series of numbers, on this machine."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,8 +15,14 @@ from emulator.commands.options import (
 )
 from emulator.commands.registries import require_mechanism
 from emulator.commands.run import require_runnable
-from emulator.commands.table import table_lines
+from emulator.commands.table import aligned
 from emulator.config.scenario import load_scenario
+
+if TYPE_CHECKING:
+    from emulator.bench.figures import BenchResult, Conditions, Figure
+    from emulator.scale import ScaleRow, ScaleTable
+
+_BASELINE = "off"
 
 
 @click.command("scale", short_help="Run a scenario with several numbers of vCPUs.")
@@ -29,7 +35,7 @@ from emulator.config.scenario import load_scenario
     "mechanisms",
     type=MechanismName(),
     multiple=True,
-    help="A mechanism to run it under; repeatable.  [default: the scenario's own]",
+    help="A mechanism to run it under; repeatable.  [default: off and the scenario's own]",
 )
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
 @changing_options
@@ -43,45 +49,131 @@ def scale_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run SCENARIO with several numbers of vCPUs and show how it scales."""
+    """Run SCENARIO with several numbers of vCPUs and show how it scales.
+
+    Mechanisms take turns; with --repeat the spread of their differences is shown, too.
+    """
     from emulator.report.live import make_view
 
     loaded = load_scenario(scenario, overrides(settings, **options))
     require_runnable(loaded)
     for name in mechanisms:
         require_mechanism(name, where="--mechanism")
-    names = list(dict.fromkeys(mechanisms)) or [loaded.mechanism.name]
+    names = list(dict.fromkeys(mechanisms or (_BASELINE, loaded.mechanism.name)))
     with make_view(sys.stderr, memory_bytes=loaded.guest.memory_bytes) as view:
         view.phase("loading")
         from emulator.scale import run_scale
 
-        table = msgspec.to_builtins(run_scale(loaded, vcpus, names, repeat, view))
-    if as_json:
-        click.echo(_json(table))
-    else:
-        click.echo("\n".join(table_lines(table["rows"])))
+        table = run_scale(loaded, vcpus, names, repeat, view)
+    click.echo(_json(table) if as_json else "\n".join(scale_lines(table)))
+    if any(row.violations for row in table.rows):
+        click.get_current_context().exit(1)
 
 
 @click.command("bench", short_help="Measure how fast each part is on this machine.")
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench_command(names: tuple[str, ...], as_json: bool) -> None:
-    """Measure how fast each part (or those NAMES) is on this machine."""
+    """Measure how fast each part is, or those whose name starts with one of NAMES."""
     from emulator.report.live import make_view
 
     with make_view(sys.stderr) as view:
         view.phase("loading")
         from emulator.bench import run_bench
 
-        figures = msgspec.to_builtins(run_bench(list(names), view))
-    if as_json:
-        click.echo(_json(figures))
-    else:
-        rows = [
-            {"part": part, **(found if isinstance(found, dict) else {"figure": found})}
-            for part, found in figures.items()
-        ]
-        click.echo("\n".join(table_lines(rows)))
+        result = run_bench(names, view)
+    click.echo(_json(result) if as_json else "\n".join(bench_lines(result)))
+    if result.failures:
+        click.get_current_context().exit(1)
+
+
+def scale_lines(table: "ScaleTable") -> list[str]:
+    """The will-it-scale table, and what is to be said about it."""
+    header = ["vcpus", "mechanism", "per second", "per vCPU"]
+    compared = table.baseline is not None
+    if compared:
+        header.append(f"against {table.baseline}")
+    header += ["failed", "violations"]
+    rows = [_scale_cells(row, compared=compared) for row in table.rows]
+    numbers = [name not in ("mechanism", f"against {table.baseline}") for name in header]
+    times = f"{table.repeats} times" if table.repeats > 1 else "once"
+    return [
+        f"{table.scenario}: {table.figure}, {times} each ({table.launcher}, {table.ram})",
+        *aligned([header, *rows], right=numbers),
+        *table.notes,
+    ]
+
+
+def _scale_cells(row: "ScaleRow", *, compared: bool) -> list[str]:
+    rates = [None if row.per_s is None else row.per_s.median, row.per_s_per_vcpu]
+    cells = [str(row.vcpus), row.mechanism.rpartition("/")[2]]
+    cells += ["-" if rate is None else f"{rate:,.0f}" for rate in rates]
+    if compared:
+        found = row.difference_percent
+        cells.append("")
+        if found is not None:
+            cells[-1] = f"{found.median:+.1f} %"
+        if found is not None and len(row.differences) > 1:
+            cells[-1] += f" ({found.min:+.1f} .. {found.max:+.1f})"
+    return [*cells, str(row.failed_allocations), str(row.violations)]
+
+
+def bench_lines(result: "BenchResult") -> list[str]:
+    """The machine, a line a series, and what is to be said about them."""
+    header = ["series", "median", "min .. max", "n", "target", "met", "compared to"]
+    rows = [_bench_cells(name, one) for name, one in result.series.items()]
+    machine = result.machine
+    return [
+        f"{machine['cpu_model']}, {machine['cpus']} CPUs, Linux {machine['kernel']}",
+        f"before: {_conditions(result.before)}",
+        f"after:  {_conditions(result.after)}",
+        "",
+        *aligned([header, *rows], right=[False, True, False, True]),
+        "",
+        *(f"{name}: {one.note}" for name, one in result.series.items() if one.note),
+    ]
+
+
+def _bench_cells(name: str, one: "Figure") -> list[str]:
+    least, most = one.target.at_least, one.target.at_most
+    limit = most if least is None else least
+    target = _number(limit, one.unit)
+    median = _number(one.median, one.unit)
+    if median == target:  # So close that more digits are needed to see whether it is met.
+        median = _number(one.median, one.unit, digits=6)
+    spread = "" if one.n < 2 else f"{_number(one.min, one.unit)} .. {_number(one.max, one.unit)}"
+    compared = one.compared_to
+    return [
+        name,
+        median,
+        spread,
+        str(one.n),
+        f"{'<=' if least is None else '>='} {target}",
+        {True: "yes", False: "no", None: "-"}[one.met],
+        "" if compared is None else f"{_number(compared.figure, one.unit)} {compared.who}",
+    ]
+
+
+def _conditions(found: "Conditions") -> str:
+    load = " ".join(f"{one:.2f}" for one in found.load_average)
+    if found.cache_line_round_trip_ns is None:
+        return f"load {load}; one CPU only"
+    return (
+        f"load {load}; cache-line round trip between CPUs {found.cache_line_round_trip_ns:.0f} ns "
+        f"({found.distance})"
+    )
+
+
+def _number(value: float | None, unit: str, *, digits: int = 4) -> str:
+    """Short; the unit is in the series' name."""
+    if value is None:
+        return "-"
+    binary = unit == "bytes"
+    scales = ((1 << 30, "Gi"), (1 << 20, "Mi")) if binary else ((1e6, "M"), (1e3, "k"))
+    for scale, letter in scales:
+        if value >= scale:
+            return f"{value / scale:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"
 
 
 def _json(value: Any) -> str:

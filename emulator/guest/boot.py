@@ -44,10 +44,18 @@ def min_free_pages(managed: Sequence[int], *, thp: bool, pageblock_order: int) -
     kbytes = math.isqrt(total * PAGE_SIZE // 1024 * 16)
     pages = min(max(kbytes, _MIN_FREE_KBYTES[0]), _MIN_FREE_KBYTES[1]) * 1024 // PAGE_SIZE
     if thp:
-        # Two pageblocks a zone, and one for each pair of migratetypes; at most 5 % of memory.
+        # Two pageblocks a zone, and one for each pair of migratetypes; at most 5 % of what lies
+        # above the high watermarks as they are so far (nr_free_buffer_pages).
         recommended = (2 + 3 * 3) * len(managed) << pageblock_order
-        pages = max(pages, min(recommended, total * 5 // 100))
+        above_high = sum(m - _watermarks(pages * m // total, m)[2] for m in managed)
+        pages = max(pages, min(recommended, above_high // 20))
     return pages
+
+
+def _watermarks(minimum: int, managed: int) -> tuple[int, int, int]:
+    """Min, low and high: two steps of a quarter of min, or of 0.1 % of the zone if that is more."""
+    step = max(minimum // 4, managed * _WATERMARK_SCALE // 10000)
+    return minimum, minimum + step, minimum + 2 * step
 
 
 def boot(
@@ -94,12 +102,13 @@ def boot(
 
 def _set_watermarks(record: Any, zone: Zone, share: int, managed: int) -> None:
     """Min, low and high of one zone: given, or a share of the guest's and a quarter on top."""
-    minimum = share if zone.watermark_min is None else zone.watermark_min
-    step = max(minimum // 4, managed * _WATERMARK_SCALE // 10000)
-    low, high = zone.watermark_low, zone.watermark_high
+    given = zone.watermark_min
+    minimum, low, high = _watermarks(share if given is None else given, managed)
+    if zone.watermark_low is not None:
+        low, high = zone.watermark_low, high + zone.watermark_low - low
     record["watermark_min"] = minimum
-    record["watermark_low"] = minimum + step if low is None else low
-    record["watermark_high"] = minimum + 2 * step if high is None else high
+    record["watermark_low"] = low
+    record["watermark_high"] = high if zone.watermark_high is None else zone.watermark_high
 
 
 def _set_pcp_limits(mm: GuestMemory, z: int, managed: int) -> None:

@@ -1,4 +1,4 @@
-"""The guest's kernel: brings memory up, runs the hinting task, buries vCPUs that were killed."""
+"""The guest's kernel: runs the hinting task, and counts every page when all has come to rest."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,18 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.balloon.driver_task import FreePageReporter
+from devices.virtio.errors import DeviceError
 from devices.virtio.notifier import Notifier
+from emulator.errors import RunFailed
 from emulator.guest.clock import Clock
 from emulator.guest.hinting.cycle import Mechanism
+from emulator.guest.hinting.free_page_task import FreePageHinter, hint_free_pages
 from emulator.guest.hinting.task import report_free_pages
 from emulator.guest.mm.check_kernels import (
     CHECK_MESSAGES,
     check_pcp,
     check_zone,
-    free_owned,
-    owner_of_lock,
-    rebuild_free_lists,
-    rebuild_pcps,
 )
 from emulator.guest.mm.layout import (
     ACTOR_LOST,
@@ -29,7 +28,6 @@ from emulator.guest.mm.layout import (
     PAGE_SIZE,
     PCP,
 )
-from emulator.guest.mm.lock_kernels import acquire_zone, release_zone, seize_zone
 from emulator.guest.mm.views import GuestMemory
 
 
@@ -37,8 +35,8 @@ from emulator.guest.mm.views import GuestMemory
 class Standing:
     """Where the guest's pages are when all has come to rest, bytes."""
 
-    free_unreported: int
-    below_order: int
+    below_order: int  # free, in blocks below the order that is reported
+    unreported: int  # free, in blocks of that order or above, and not reported
     percpu: int
     isolated: int
     allocated: int
@@ -62,33 +60,21 @@ class GuestKernel:
         self._hinting = hinting
         self._clock = clock
 
-    async def run_hinting(self, reporter: FreePageReporter, freed: Notifier) -> None:
-        """Run the mechanism until cancelled; returns at once where it never reports."""
-        if self._cycle is not None:
-            await report_free_pages(
-                self.mm, self._cycle, reporter, freed, self._hinting, self._clock
-            )
+    async def run_hinting(
+        self, reporter: FreePageReporter | FreePageHinter, freed: Notifier
+    ) -> None:
+        """Run the mechanism until cancelled; returns at once where it never reports.
 
-    def bury(self, cpu: int) -> int:
-        """Take back the pages and locks of vCPU `cpu`, whose process died; returns its pages.
-
-        Free lists that it may have left half changed are rebuilt from the page array.
+        Raises RunFailed if the host breaks the protocol: it may still discard what it was told of.
         """
-        mm, me = self.mm, self._actor
-        mm.actors[cpu]["state"] = ACTOR_LOST
-        rebuild_pcps(mm, cpu)
-        freed = 0
-        for z in range(int(mm.kernel[0]["nr_zones"])):
-            if owner_of_lock(mm, z) == cpu:
-                seize_zone(mm, z, me)
-                freed += int(rebuild_free_lists(mm, z))
-            else:
-                acquire_zone(mm, z, me)
-            freed += int(free_owned(mm, z, cpu, round(self._clock.now_s() * 1e9)))
-            release_zone(mm, z, me)
-        mm.actors[cpu]["held_pages"] = 0
-        self._hinting[0]["lost_pages"] += freed
-        return freed
+        cycle: Any = self._cycle
+        try:
+            if isinstance(reporter, FreePageHinter):
+                await hint_free_pages(cycle, reporter, self._hinting)
+            elif cycle is not None:
+                await report_free_pages(self.mm, cycle, reporter, freed, self._hinting, self._clock)
+        except DeviceError as error:
+            raise RunFailed(f"the host broke the guest's balloon device: {error}") from error
 
     def standing(self) -> Standing:
         """Count every page; only when nobody works on the guest's memory any more."""
@@ -105,15 +91,20 @@ class GuestKernel:
                 unsound = f"zone {z}, page {where}: {CHECK_MESSAGES[error]}"
         if not unsound and int(counts.sum()) != int(mm.kernel[0]["nr_pages"]):
             unsound = f"{counts.sum()} pages of {mm.kernel[0]['nr_pages']} are accounted for"
+        listed = int(mm.pcps["count"].sum())
+        if not unsound and listed != int(counts[PCP]):
+            unsound = f"the per-CPU lists hold {listed} pages, {counts[PCP]} are marked so"
         held = int(mm.actors["held_pages"].sum())
-        if not unsound and held != int(counts[ALLOCATED]):
+        # A vCPU that was killed may not have counted the last thing that it did.
+        lost = bool((mm.actors["state"] == ACTOR_LOST).any())
+        if not unsound and not lost and held != int(counts[ALLOCATED]):
             unsound = f"the vCPUs hold {held} pages and {counts[ALLOCATED]} are in use"
         reported = int(mm.zones["reported_pages"].sum())
         order = int(mm.kernel[0]["pageblock_order"]) if self._order is None else self._order
         below = sum(int(mm.zones["nr_free"][:, o].sum()) << o for o in range(order))
         return Standing(
-            free_unreported=(int(counts[BUDDY]) - reported) * PAGE_SIZE,
             below_order=below * PAGE_SIZE,
+            unreported=max(0, int(counts[BUDDY]) - below - reported) * PAGE_SIZE,
             percpu=int(counts[PCP]) * PAGE_SIZE,
             isolated=int(counts[ISOLATED]) * PAGE_SIZE,
             allocated=int(counts[ALLOCATED]) * PAGE_SIZE,

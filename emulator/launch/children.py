@@ -1,23 +1,21 @@
 """The main functions of the processes: vCPU, guest kernel, host.
 
 Each attaches to its parts of the machine, says that it is ready, waits for the signal to go, works,
-and says how it ended.  Each ends by itself when the supervisor is gone, whatever the reason.
+and says how it ended, or what failed.  Each ends by itself when the supervisor is gone, whatever
+the reason; signals to the whole process group are the supervisor's business.
 """
 
 import ctypes
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
-from multiprocessing.reduction import DupFd
-from typing import Any, Final
+from typing import Final
 
 import trio
 
-from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.notifier import EventfdNotifier
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
@@ -27,6 +25,10 @@ from emulator.guest.vcpu_task import run_vcpu
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
 from emulator.launch.channel import Channel
+from emulator.launch.child import Passed
+from emulator.launch.failure import describe
+from emulator.launch.fork_server_process import SUPERVISOR_GONE
+from emulator.launch.migration import migration_task
 from emulator.machine import Handle, Machine
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -35,53 +37,50 @@ _PR_SET_NAME: Final = 15
 Work = Callable[[Machine, Channel], Awaitable[None]]
 
 
-def vcpu_main(handle: Handle, ram: Any, end: socket.socket, freed: Any, index: int) -> None:
+def vcpu_main(end: socket.socket, handle: Handle, ram: Passed, index: int, freed: Passed) -> None:
     """One vCPU."""
-    notifier = EventfdNotifier(freed.detach())
-    _main(f"vcpu {index}", handle, ram, end, ("guest",), partial(_vcpu, index, notifier))
+    work = partial(_vcpu, index, _notifier(freed))
+    _main(f"vcpu {index}", end, handle, ram, ("guest", "vmm"), work)
 
 
 def guest_kernel_main(
-    handle: Handle, ram: Any, end: socket.socket, freed: Any, kick: Any, call: Any
+    end: socket.socket, handle: Handle, ram: Passed, freed: Passed, kick: Passed, call: Passed
 ) -> None:
     """The guest's kernel."""
     work = partial(_guest_kernel, _notifier(freed), _notifier(kick), _notifier(call))
-    _main("guest kernel", handle, ram, end, ("guest", "ring"), work)
+    _main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
-def host_main(handle: Handle, ram: Any, end: socket.socket, kick: Any, call: Any) -> None:
+def host_main(end: socket.socket, handle: Handle, ram: Passed, kick: Passed, call: Passed) -> None:
     """The host."""
     work = partial(_host, _notifier(kick), _notifier(call))
-    _main("host", handle, ram, end, ("ring", "host"), work)
+    _main("host", end, handle, ram, ("ring", "host", "vmm"), work)
 
 
-def _notifier(passed: Any) -> EventfdNotifier:
+def _notifier(passed: Passed) -> EventfdNotifier:
     return EventfdNotifier(passed.detach())
 
 
-def dup(fd: int) -> Any:
-    """A descriptor as an argument of a process that is about to be started."""
-    return DupFd(fd)
-
-
 def _main(
-    name: str, handle: Handle, ram: Any, end: socket.socket, parts: tuple[str, ...], work: Work
+    name: str, end: socket.socket, handle: Handle, ram: Passed, parts: tuple[str, ...], work: Work
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The supervisor says when it is over.
+    signal.signal(SUPERVISOR_GONE, signal.SIG_DFL)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # With the fork server, which ends with it.
     libc.prctl(_PR_SET_NAME, f"emu {name}".encode()[:15])
-    machine = Machine.attach(handle, ram.detach(), *parts)
-    try:
-        trio.run(_live, machine, end, work)
-    finally:
-        machine.close()
-        sys.stdout.flush()
+    trio.run(_live, end, handle, ram.detach(), parts, work)
 
 
-async def _live(machine: Machine, end: socket.socket, work: Work) -> None:
+async def _live(
+    end: socket.socket, handle: Handle, ram_fd: int, parts: tuple[str, ...], work: Work
+) -> None:
     channel = Channel(end)
-    await work(machine, channel)
+    try:
+        with Machine.attach(handle, ram_fd, *parts) as machine:
+            await work(machine, channel)
+    except Exception as error:
+        await channel.send(kind="failed", **describe(error))
     await channel.aclose()
 
 
@@ -150,25 +149,18 @@ async def _guest_kernel(
         pageblock_order=guest.pageblock_order,
         virtual=False,
     )
-    reporter = FreePageReporter(machine.driver(), kick=kick, call=call)
+    reporter = machine.reporter(kick=kick, call=call)
     if not await _ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
     kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], Clock(mm.kernel))
-    gone = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kernel.run_hinting, reporter, freed)
-        while True:
-            message = await channel.receive()
-            if message is None or message["kind"] == "stop":
-                gone = message is None
-                break
-            pages = kernel.bury(message["vcpu"])
-            await channel.send(kind="buried", vcpu=message["vcpu"], pages=pages)
-        if gone:
+        stopped = await channel.receive() is not None
+        if not stopped:
             reporter.reset()  # The host is as dead as the supervisor: nobody would acknowledge.
         nursery.cancel_scope.cancel()
-    if not gone:
+    if stopped:
         cpu_s = _cpu_s() - began_cpu_s
         await channel.send(kind="done", cpu_s=cpu_s, standing=asdict(kernel.standing()))
 
@@ -180,13 +172,15 @@ async def _host(
     if not await _ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
+    migration = migration_task(machine, device, discarder, call)
+    serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            partial(serve_guest, device, discarder, machine.host, kick=kick, call=call)
-        )
-        message = await channel.receive()
+        nursery.start_soon(partial(serve, kick=kick, call=call))
+        if migration is not None:
+            nursery.start_soon(migration.run)
+        stopped = await channel.receive() is not None
         nursery.cancel_scope.cancel()
-    if message is not None:
+    if stopped:
         cpu_s = _cpu_s() - began_cpu_s
         discarder.settle()
         await channel.send(kind="done", cpu_s=cpu_s)

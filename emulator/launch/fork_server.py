@@ -1,6 +1,9 @@
 """The fork server: from it every process of a run is forked, with all code loaded.
 
 Kept apart from what imports numba: it is started first, and loads on the other core meanwhile.
+
+It tells by a FIFO when it has loaded: the end of that stream is the sign, and what comes before it
+says what went wrong.  Waiting for that, unlike starting a process while it loads, can be cancelled.
 """
 
 import contextlib
@@ -8,14 +11,23 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from emulator.config.scenario import Scenario, to_toml
 
 PRELOAD_VARIABLE: Final = "EMULATOR_PRELOAD"  # A JSON list of scenarios, each as TOML.
+FOLDER_VARIABLE: Final = "EMULATOR_FORK_SERVER_FOLDER"  # Holds its socket and the FIFO.
+FIFO: Final = "loaded"
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_QUIET_TRACKER: Final = "ignore::UserWarning:multiprocessing.resource_tracker"
+
+_loading_fd: int | None = None
 
 
 def start_fork_server(*scenarios: Scenario) -> ForkServerContext:
@@ -25,21 +37,96 @@ def start_fork_server(*scenarios: Scenario) -> ForkServerContext:
     names them all at first, or the later ones are loaded by each of their processes.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["emulator.launch.preload"])
-    os.environ[PRELOAD_VARIABLE] = json.dumps([to_toml(scenario) for scenario in scenarios])
-    try:
-        with blocked_interrupt():
-            forkserver.ensure_running()
-    finally:
-        del os.environ[PRELOAD_VARIABLE]
+    context.set_forkserver_preload(["emulator.launch.fork_server_process"])
+    # If we are killed, the tracker removes our segments, as it should, and need not say so.
+    # Besides, it unblocks signals when it starts, so it comes before the fork server.
+    with _environment(PYTHONWARNINGS=_QUIET_TRACKER):
+        resource_tracker.ensure_running()
+    folder = util.get_temp_dir()
+    preload = json.dumps([to_toml(scenario) for scenario in scenarios])
+    with _environment(**{PRELOAD_VARIABLE: preload, FOLDER_VARIABLE: folder}):
+        _start(Path(folder) / FIFO)
     return context
+
+
+def _start(fifo: Path) -> None:
+    global _loading_fd
+    if _loading_fd is not None:
+        return  # Started, and nobody has waited for it yet: it may still have to open its FIFO.
+    before = _server()._forkserver_pid
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo, 0o600)
+    loading_fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with blocked_interrupt():
+        forkserver.ensure_running()
+    if _server()._forkserver_pid == before:
+        os.close(loading_fd)  # It was there already.
+        return
+    _loading_fd = loading_fd
+
+
+def _server() -> Any:
+    """multiprocessing's own record; it tells nobody of the process that it started."""
+    return forkserver._forkserver
+
+
+def take_loading_fd() -> int | None:
+    """The end of the FIFO to read until its end, then to be closed; None: that has been done.
+
+    The fork server opens the other end before anything else.
+    """
+    global _loading_fd
+    found, _loading_fd = _loading_fd, None
+    return found
+
+
+def fork_server_exitcode() -> int | None:
+    """How the fork server ended, negative for a signal; None while it lives."""
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # multiprocessing itself reaps it.
+    try:
+        found = os.waitid(os.P_PID, _server()._forkserver_pid, ended)
+    except ChildProcessError:
+        return 0
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 @contextlib.contextmanager
 def blocked_interrupt() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C; we get ours when it is over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    """Processes that are started in here never see Ctrl-C, nor SIGTERM or SIGHUP for the whole
+    process group: the supervisor ends them.  We get ours when it is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def anonymous_main() -> Iterator[None]:
+    """Processes that are started in here do not import our main module again: they need nothing
+    of it, and it may be a test runner."""
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -18,12 +18,15 @@ from devices.virtio.notifier import LocalNotifier
 from emulator.errors import RunFailed
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
+from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel, Standing
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
+from emulator.launch.failure import first_cause
+from emulator.launch.migration import migration_task
 from emulator.machine import Machine
 from emulator.measure import RunTimes, summarize
 from emulator.observer import Observer
@@ -36,7 +39,10 @@ def run_virtual(machine: Machine, observer: Observer) -> Summary:
     began = time.monotonic()
     _make_schedule_repeatable(machine.scenario.run.seed)
     clock = trio.testing.MockClock(autojump_threshold=0)
-    ended_s, sampler, standing = trio.run(_run, machine, observer, clock=clock)
+    try:
+        ended_s, sampler, standing = trio.run(_run, machine, observer, clock=clock)
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from None
     times = RunTimes(
         began_s=0.0,
         ended_s=ended_s,
@@ -75,15 +81,19 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
     freed = LocalNotifier()
     discarder = Discarder(machine.ram, machine.host)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
-            _start_host_and_hinting(nursery, machine, guest_kernel, discarder, freed)
-            limit_s = scenario.run.time_limit_s
-            with trio.move_on_after(float("inf") if limit_s is None else limit_s) as limit:
-                await _run_vcpus(machine, mm, clock, freed, sampler)
-            if limit.cancelled_caught:
-                raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as outer:
+            outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
+            reporter = _start_host(outer, machine, discarder)
+            # The hinting task ends before the host does: a report under way needs the host.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guest_kernel.run_hinting, reporter, freed)
+                limit_s = scenario.run.time_limit_s
+                with trio.move_on_after(float("inf") if limit_s is None else limit_s) as limit:
+                    await _run_vcpus(machine, mm, clock, freed, sampler)
+                if limit.cancelled_caught:
+                    raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
+                nursery.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
         ended_s = trio.current_time()
         observer.sample(sampler.sample(ended_s))
         discarder.settle()
@@ -95,32 +105,37 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
     return ended_s, sampler, standing
 
 
-def _start_host_and_hinting(
-    nursery: trio.Nursery,
-    machine: Machine,
-    guest_kernel: GuestKernel,
-    discarder: Discarder,
-    freed: LocalNotifier,
-) -> None:
+def _start_host(
+    nursery: trio.Nursery, machine: Machine, discarder: Discarder
+) -> FreePageReporter | FreePageHinter:
+    """Start the host; returns the guest's way to it."""
     kick, call = LocalNotifier(), LocalNotifier()
-    reporter = FreePageReporter(machine.driver(), kick=kick, call=call)
+    reporter = machine.reporter(kick=kick, call=call)
+    device = machine.device()
+    migration = migration_task(machine, device, discarder, call)
+    if migration is not None:
+        nursery.start_soon(migration.run)
     rate = machine.scenario.host.discard_bytes_per_s
 
     async def virtual_cost(returned_bytes: int) -> None:
         await trio.sleep(returned_bytes / rate)
 
-    nursery.start_soon(
-        partial(
-            serve_guest,
-            machine.device(),
-            discarder,
-            machine.host,
-            kick=kick,
-            call=call,
-            virtual_cost=virtual_cost,
-        )
-    )
-    nursery.start_soon(guest_kernel.run_hinting, reporter, freed)
+    async def host() -> None:
+        try:
+            await serve_guest(
+                device,
+                discarder,
+                machine.host,
+                kick=kick,
+                call=call,
+                virtual_cost=virtual_cost,
+                migration=migration,
+            )
+        finally:
+            reporter.reset()  # Whatever ended the host: nobody acknowledges any more.
+
+    nursery.start_soon(host)
+    return reporter
 
 
 async def _run_vcpus(

@@ -85,6 +85,11 @@ def render_page(runs: Sequence[Run], beside: Path) -> str:
     else:
         title = questions.pop() if len(questions) == 1 else f"{len(runs)} runs compared"
         body = _several_runs(runs, title, beside)
+    return whole_page(title, body)
+
+
+def whole_page(title: str, body: Markup) -> str:
+    """A page of this look around `body`."""
     head = [
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),

@@ -104,6 +104,17 @@ td.left { text-align: left; white-space: normal; }
 .scroll th { white-space: nowrap; }
 .none { color: var(--muted); font-style: italic; }
 .bad td, td.bad { color: var(--bad); font-weight: 650; }
+.better { color: var(--good); font-weight: 600; }
+.worse { color: var(--bad); font-weight: 600; }
+.same { color: var(--muted); }
+.mechanism { margin-top: 2.6rem; }
+.answers { padding-left: 1.4rem; }
+.answers li, .mechanism h3 { overflow-wrap: anywhere; }
+.wrapped td { white-space: normal; min-width: 5rem; }
+.wrapped thead th { white-space: normal; }
+.orders td, .orders thead th { text-align: left; white-space: normal; }
+.orders li { overflow-wrap: anywhere; }
+.orders ol { margin: 0; padding-left: 1.4rem; }
 .bars {
   display: grid; grid-template-columns: auto 1fr auto; gap: 0.55rem 0.9rem; margin: 0;
   align-items: center;
@@ -152,6 +163,7 @@ pre {
   background: var(--shade); border-radius: 6px; padding: 0.8rem 1rem; margin: 0.4rem 0 1.2rem;
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
+pre.mail { white-space: pre; overflow-x: auto; overflow-wrap: normal; }
 .manifest {
   display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: 0.2rem 1.2rem; margin: 0;
   font-size: 0.92rem;
@@ -178,6 +190,11 @@ footer {
   .tiles { grid-template-columns: 1fr 1fr; gap: 1.1rem; margin-top: 1.5rem; }
   .tiles .number { font-size: 1.4rem; }
   .manifest { grid-template-columns: 1fr; gap: 0; }
+  .wrapped table { font-size: 0.84rem; }
+  .wrapped tbody th { white-space: normal; padding-right: 0.3rem; overflow-wrap: anywhere; }
+  .wrapped tbody th { min-width: 7.6rem; }
+  .wrapped tbody td { padding-left: 0.5rem; min-width: 3.4rem; }
+  .mail { font-size: 0.72rem; }
   .manifest dd { margin-bottom: 0.5rem; }
 }
 @media print {

@@ -12,6 +12,7 @@ several can stand on one page.
 import io
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -44,7 +45,10 @@ _COLOURS: Final = {
     "#060607": ("run-7", "#5b6776"),
 }
 _INK, _MUTED, _GRID, _SHADE = "#010101", "#020202", "#030303", "#040404"
-RUN_STYLES: Final = ("-", "--", "-.", ":", (0, (7, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+_RUN_STYLES: Final = (
+    *("-", "--", "-.", ":"),
+    *((0, (7, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (9, 2, 2, 2))),
+)
 
 #: Column of the series -> (label, marker colour, line style, line width).
 _CURVES: Final = {
@@ -56,15 +60,25 @@ _POINTS_MAX: Final = 600
 _SIZE_UNITS: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 _FONT_PX: Final = 12.5
 _CHARACTER_PX: Final = 7.4
+_WIDE_PX: Final = 600  # From here on there is room for all.
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The size of a picture in CSS pixels; `name` tells pictures of one page apart."""
+    """The size of a picture in CSS pixels; `name` tells pictures of one page apart.
+
+    `above_px`: for the legend above the axes; None: for a few curves.
+    """
 
     name: str
     width_px: int
     height_px: int
+    above_px: int | None = None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is drawn for a page, not for a phone."""
+        return self.width_px >= _WIDE_PX
 
 
 def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Canvas) -> str | None:
@@ -77,9 +91,9 @@ def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Can
         return None
     high = max(max(values, default=0) for _, values in columns.values())
     end_s = max(times[-1] for times, _ in columns.values() if times)
-    with _style():
-        figure, axes = _axes(canvas, high, min(0.0, series[0].time_s), end_s, headroom=1.16)
-        divisor, _ = _size_unit(high)
+    with style():
+        figure, axes = time_axes(canvas, high, min(0.0, series[0].time_s), end_s, headroom=1.16)
+        divisor, _ = size_unit(high)
         lines: list[Line2D] = []
         for key, (label, colour, dashes, weight) in _CURVES.items():
             times, values = columns[key]
@@ -93,8 +107,8 @@ def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Can
                 xs, ys, color=colour, linestyle=dashes, linewidth=weight, label=label, zorder=3
             )
         _shade_phases(axes, phases, canvas)
-        _legend(figure, lines, canvas)
-        return _svg(figure, canvas)
+        legend(figure, lines, canvas)
+        return as_svg(figure, canvas)
 
 
 def residency_of_runs(
@@ -109,22 +123,29 @@ def residency_of_runs(
         return None
     high = max(max(values, default=0) for _, _, values in curves)
     end_s = max(times[-1] for _, times, _ in curves if times)
-    with _style():
-        figure, axes = _axes(canvas, high, 0.0, end_s, headroom=1.06)
-        divisor, _ = _size_unit(high)
+    canvas = with_legend(canvas, [label for label, _ in runs])
+    with style():
+        figure, axes = time_axes(canvas, high, 0.0, end_s, headroom=1.06)
+        divisor, _ = size_unit(high)
         lines: list[Line2D] = []
         for number, (label, times, values) in enumerate(curves):
             kept = thinned(times, values, _POINTS_MAX)
+            colour, dashes = run_look(number)
             lines += axes.plot(
                 [times[i] for i in kept],
                 [values[i] / divisor for i in kept],
-                color=f"#06060{number % 8}",
-                linestyle=RUN_STYLES[number % len(RUN_STYLES)],
+                color=colour,
+                linestyle=dashes,
                 linewidth=1.8,
                 label=label,
             )
-        _legend(figure, lines, canvas)
-        return _svg(figure, canvas)
+        legend(figure, lines, canvas)
+        return as_svg(figure, canvas)
+
+
+def run_look(number: int) -> tuple[str, Any]:
+    """The marker colour and the dashes of run `number` from 0; the first 64 all differ."""
+    return f"#06060{number % 8}", _RUN_STYLES[(number + number // 8) % len(_RUN_STYLES)]
 
 
 def _known(series: Sequence[SeriesRow], key: str) -> tuple[list[float], list[float]]:
@@ -134,7 +155,8 @@ def _known(series: Sequence[SeriesRow], key: str) -> tuple[list[float], list[flo
     return [time_s for time_s, _ in known], [value for _, value in known]
 
 
-def _size_unit(high: float) -> tuple[float, str]:
+def size_unit(high: float) -> tuple[float, str]:
+    """The bytes and the name of the unit in which a size up to `high` bytes is drawn."""
     return next(((size, unit) for size, unit in _SIZE_UNITS if high >= size), (1, "B"))
 
 
@@ -142,7 +164,8 @@ def _time_unit(end_s: float) -> tuple[float, str]:
     return (3600, "hours") if end_s > 7200 else (60, "minutes") if end_s > 300 else (1, "seconds")
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """The settings under which all pictures are drawn."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     import matplotlib
@@ -166,27 +189,15 @@ def _style() -> AbstractContextManager[None]:
     return context
 
 
-def _axes(
+def time_axes(
     canvas: Canvas, high: float, start_s: float, end_s: float, headroom: float
 ) -> tuple["Figure", "Axes"]:
     """A figure with one pair of axes: sizes upwards from 0, time to the right."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    figure = Figure(figsize=(canvas.width_px / 72, canvas.height_px / 72), dpi=72)
-    figure.patch.set_visible(False)
-    wide = canvas.width_px >= 600
-    left, below, right, above = 48, 46, 12, 52 if wide else 76  # Margins in pixels.
-    axes = figure.add_axes(
-        (
-            left / canvas.width_px,
-            below / canvas.height_px,
-            1 - (left + right) / canvas.width_px,
-            1 - (below + above) / canvas.height_px,
-        )
-    )
-    axes.patch.set_visible(False)
-    divisor, unit = _size_unit(high)
+    figure, axes = bare_axes(canvas)
+    wide = canvas.is_wide
+    divisor, unit = size_unit(high)
     scale, word = _time_unit(end_s)
     axes.set_xlim(start_s, end_s if end_s > start_s else start_s + 1.0)
     axes.set_ylim(0, max(high / divisor * headroom, 1e-9))
@@ -198,6 +209,26 @@ def _axes(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick / scale:g}"))
     axes.set_xlabel(word)
     axes.text(0, 1, f"{unit} ", transform=axes.transAxes, ha="right", va="bottom", color=_MUTED)
+    return figure, axes
+
+
+def bare_axes(canvas: Canvas) -> tuple["Figure", "Axes"]:
+    """A figure with one pair of axes, a grid for heights, and room for a legend above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(canvas.width_px / 72, canvas.height_px / 72), dpi=72)
+    figure.patch.set_visible(False)
+    left, below, right = 48, 46, 12  # Margins in pixels.
+    above = canvas.above_px or (52 if canvas.is_wide else 76)
+    axes = figure.add_axes(
+        (
+            left / canvas.width_px,
+            below / canvas.height_px,
+            1 - (left + right) / canvas.width_px,
+            1 - (below + above) / canvas.height_px,
+        )
+    )
+    axes.patch.set_visible(False)
     axes.grid(axis="y", color=_GRID, linewidth=0.7, zorder=1)
     axes.tick_params(length=3, width=0.7)
     axes.set_axisbelow(True)
@@ -233,16 +264,15 @@ def _shade_phases(axes: "Axes", phases: Sequence[Phase], canvas: Canvas) -> None
             )
 
 
-def _legend(figure: "Figure", handles: Sequence["Line2D"], canvas: Canvas) -> None:
+def legend(figure: "Figure", handles: Sequence[Any], canvas: Canvas) -> None:
+    """What is labelled, above the axes, in as many columns as there is room for."""
     labels = [str(line.get_label()) for line in handles]
-    longest = max((len(label) for label in labels), default=1)
-    per_row = max(1, int((canvas.width_px - 20) / (longest * _CHARACTER_PX + 62)))
     figure.legend(
         handles,
         labels,
         loc="upper left",
         bbox_to_anchor=(0.0, 1.0),
-        ncols=min(per_row, len(labels)),
+        ncols=max(1, min(_legend_columns(labels, canvas), len(labels))),
         frameon=False,
         handlelength=2.6,
         borderaxespad=0.1,
@@ -251,13 +281,29 @@ def _legend(figure: "Figure", handles: Sequence["Line2D"], canvas: Canvas) -> No
     )
 
 
-def _svg(figure: "Figure", canvas: Canvas) -> str:
+def with_legend(canvas: Canvas, labels: Sequence[str]) -> Canvas:
+    """The canvas, taller if need be, with room for a legend of these labels."""
+    rows = -(-len(labels) // _legend_columns(labels, canvas))
+    above_px = 20 + 18 * rows
+    if above_px <= (52 if canvas.is_wide else 76):
+        return canvas
+    return Canvas(canvas.name, canvas.width_px, canvas.height_px + above_px - 52, above_px)
+
+
+def _legend_columns(labels: Sequence[str], canvas: Canvas) -> int:
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, int((canvas.width_px - 20) / (longest * _CHARACTER_PX + 62)))
+
+
+def as_svg(figure: "Figure", canvas: Canvas) -> str:
     """The figure as an `<svg>` element: its colours are variables, its size follows the page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": canvas.name}):
+    with matplotlib.rc_context({"svg.hashsalt": canvas.name}), warnings.catch_warnings():
+        # A sign that our font lacks: text stays text, and the reader's fonts will have it.
+        warnings.filterwarnings("ignore", message="Glyph ", category=UserWarning)
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )

@@ -81,9 +81,10 @@ def setup_words(summary: Summary) -> list[str]:
 
 
 def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
-    """All tables of a run; the one of the workload only if the workload has figures."""
-    tables = (_host(summary), _hinting(summary), _cost(summary), _vcpus(summary))
-    more = (_stranded(summary), _oracle(summary), *_workload(summary))
+    """All tables of a run; those of the mechanism and the workload only if these have figures."""
+    mechanism = _own("Mechanism", summary.hinting.mechanism)
+    tables = (_host(summary), _hinting(summary), *mechanism, _cost(summary), _vcpus(summary))
+    more = (_stranded(summary), _oracle(summary), *_own("Workload", summary.workload))
     return tables + more
 
 
@@ -176,6 +177,7 @@ def _vcpus(summary: Summary) -> FigureTable:
             Figure("operations per second", rate_text(rate), exact_text(rate, "per second")),
             Figure("pages touched", rate_text(touched), exact_text(touched, "pages per second")),
             _count("failed allocations", vcpus.failed_allocations, "allocations"),
+            _count("lost", vcpus.lost, "vCPUs", bad=bool(vcpus.lost)),
             *latencies,
         ),
     )
@@ -202,11 +204,9 @@ def _oracle(summary: Summary) -> FigureTable:
     )
 
 
-def _workload(summary: Summary) -> tuple[FigureTable, ...]:
-    figures = tuple(
-        Figure(label_of(key), *keyed_text(key, value)) for key, value in _flat(summary.workload)
-    )
-    return (FigureTable("Workload", figures),) if figures else ()
+def _own(title: str, named: Mapping[str, Any]) -> tuple[FigureTable, ...]:
+    figures = tuple(Figure(label_of(key), *keyed_text(key, value)) for key, value in _flat(named))
+    return (FigureTable(title, figures),) if figures else ()
 
 
 def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, object]]:

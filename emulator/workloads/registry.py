@@ -17,6 +17,7 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "page_fault1": f"{_HERE}.page_fault1:PageFault1",
     "churn": f"{_HERE}.churn:Churn",
     "replay": f"{_HERE}.replay:Replay",
+    "migrate": f"{_HERE}.migrate:Migrate",
 }
 
 

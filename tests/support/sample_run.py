@@ -139,6 +139,7 @@ def sample_summary(series: Sequence[SeriesRow] | None = None, **changes: Any) ->
             operations_per_s=51_475.0,
             pages_touched_per_s=62_208.0,
             failed_allocations=0,
+            lost=0,
             alloc_latency_ns=AllocLatency(p50=61.0, p99=740.0, p999=18_400.0),
         ),
         "stranded": StrandedFigures(

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.memory.region import Layout
+from emulator.guest.hinting.layout import BATCH
+from emulator.guest.mm.hook_kernels import NoHooks
 from emulator.guest.mm.views import GuestMemory
 
 
@@ -33,6 +35,9 @@ class Report:
     """Report these isolated blocks: BATCH[n]."""
 
     batch: npt.NDArray[Any]
+
+
+Decision = Wait | Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,17 @@ class Cycle(Protocol):
 
 
 class Mechanism(Protocol):
-    """A file in `mechanisms/`, or a user's own."""
+    """A file in `mechanisms/`, or a user's own.  What it may have besides:
+
+    capacity    the most blocks that a report of its holds (default 1): sizes the ring
+    order       the smallest order that it reports (default: a pageblock's)
+    rehearsal() -> Mechanism
+                one of its class that reports a guest's first few frees: what is run once, small,
+                so that all is compiled before a run that is measured
+    figures(mm: GuestMemory) -> dict[str, int | float | None]
+                what it counts of its own, shown as `hinting.mechanism` when the run has ended;
+                units in the names (`_bytes`, `_s`), None for what was not measured
+    """
 
     name: ClassVar[str]
 
@@ -68,3 +83,49 @@ class Mechanism(Protocol):
 
     def start(self, mm: GuestMemory, actor: int) -> Cycle | None:
         """Begin on `mm`, whose `hooks` are this mechanism's; None: it never reports."""
+
+
+class Plain:
+    """A mechanism without parameters that its steps must remember: derive from it, and define
+
+        step(mm, actor, batch, now_s) -> Wait | Report
+        drain(mm, actor, batch, reported, now_s)
+
+    `batch`: BATCH[capacity], for the blocks of one report.  Hooks are optional.
+    """
+
+    capacity: ClassVar[int] = 1
+
+    def shared_arrays(self, geometry: Geometry) -> Layout:
+        """None."""
+        return {}
+
+    def hooks(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Any:
+        """None."""
+        return NoHooks()
+
+    def step(self, mm: GuestMemory, actor: int, batch: npt.NDArray[Any], now_s: float) -> Decision:
+        """Decide, and isolate what is to be reported."""
+        raise TypeError(f"{type(self).__name__} does not define step(mm, actor, batch, now_s)")
+
+    def drain(
+        self, mm: GuestMemory, actor: int, batch: npt.NDArray[Any], reported: bool, now_s: float
+    ) -> None:
+        """Put the blocks back."""
+        raise TypeError(f"{type(self).__name__} does not define drain(mm, actor, batch, ...)")
+
+    def start(self, mm: GuestMemory, actor: int) -> Cycle:
+        """A cycle that calls the two."""
+        return _PlainCycle(self, mm, actor)
+
+
+class _PlainCycle:
+    def __init__(self, mechanism: Plain, mm: GuestMemory, actor: int) -> None:
+        self._mechanism = mechanism
+        self._given = (mm, actor, np.zeros(mechanism.capacity, BATCH))
+
+    def step(self, now_s: float) -> Decision:
+        return self._mechanism.step(*self._given, now_s)
+
+    def drain(self, reported: bool, now_s: float) -> None:
+        self._mechanism.drain(*self._given, reported, now_s)

@@ -13,7 +13,6 @@ HINTING: Final = np.dtype(
         ("claimed_bytes", "<i8"),
         ("failed_reports", "<i8"),
         ("wakeups", "<i8"),
-        ("lost_pages", "<i8"),  # recovered from a vCPU that died
         ("reclaim_latency_ns", "<i8", (NR_BUCKETS,)),  # last free of a block -> acknowledged
     ],
     align=True,

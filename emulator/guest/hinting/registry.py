@@ -17,6 +17,12 @@ _HERE: Final = "emulator.guest.hinting.mechanisms"
 
 MECHANISMS: Final[Mapping[str, str]] = {
     "off": f"{_HERE}.off:Off",
+    "free_page_hint": f"{_HERE}.free_page_hint:FreePageHint",
+    "percpu_arrays": f"{_HERE}.percpu_arrays:PercpuArrays",
+    "bitmap": f"{_HERE}.bitmap:Bitmap",
+    "aeration": f"{_HERE}.aeration:Aeration",
+    "page_hinting": f"{_HERE}.page_hinting:PageHinting",
+    "idle_age": f"{_HERE}.idle_age:IdleAge",
     "page_reporting": f"{_HERE}.page_reporting:PageReporting",
 }
 
@@ -55,6 +61,13 @@ def _import_file(path: Path, *, where: str) -> Any:
     """A user's file as a module of its own name, so that other processes can find its classes."""
     if not path.is_file():
         raise ConfigError(f"{where}.name: {path} is not a file; a mechanism is given as FILE:CLASS")
+    from devices.memory.jit import OWN_KERNELS, OWN_KERNELS_VARIABLE
+
+    if path != OWN_KERNELS:
+        raise ConfigError(
+            f"{where}.name: the kernels of {path.name} need a cache of their own: run it by "
+            f"python -m emulator, or set {OWN_KERNELS_VARIABLE}={path} before Python starts"
+        )
     name = path.stem
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):

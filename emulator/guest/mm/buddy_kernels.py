@@ -8,13 +8,24 @@ steal_suitable_fallback, __isolate_free_page, __putback_isolated_page.  The orde
 keeps the page array a truth to rebuild from: a block's head is marked last when it is freed, and
 first when it is split.
 
+Different from Linux: no compaction takes a block while it is freed, the lists are never shuffled,
+and pages are grouped by mobility however small the guest is.  What Linux looks for on the LRU
+lists, to tell movable pages in use, is here what was allocated as movable.
+
 Invariant: `sum(nr_free[order] << order) == free_pages`.
 """
 
 from typing import Any
 
 from devices.memory.jit import i64, kernel
-from emulator.guest.mm.hook_kernels import block_freed, block_unlinked, may_take, tail_of_list
+from emulator.guest.mm.hook_kernels import (
+    block_freed,
+    block_split,
+    block_unlinked,
+    may_merge,
+    may_take,
+    tail_of_list,
+)
 from emulator.guest.mm.layout import (
     ALLOCATED,
     BUDDY,
@@ -86,10 +97,12 @@ def link_free(mm: Any, z: int, pfn: int, order: int, migratetype: int, tail: boo
 
 @kernel(inline=True)
 def is_free_buddy(mm: Any, z: int, pfn: int, order: int) -> bool:
-    """Whether `pfn` heads a free block of just this order in zone `z`."""
+    """Whether `pfn` heads a free block of just this order in zone `z`, and may merge."""
     if pfn < mm.zones[z]["start_pfn"] or pfn + (1 << order) > mm.zones[z]["end_pfn"]:
         return False
-    return mm.pages[pfn]["kind"] == BUDDY and mm.pages[pfn]["order"] == order
+    if mm.pages[pfn]["kind"] != BUDDY or mm.pages[pfn]["order"] != order:
+        return False
+    return may_merge(mm, z, pfn, order)
 
 
 @kernel(inner=True)
@@ -128,15 +141,29 @@ def free_one_block(
 
 
 @kernel(inline=True)
-def _expand(mm: Any, z: int, pfn: int, low: int, high: int, migratetype: int) -> None:
-    """Give the upper halves of a block back until it has order `low` (expand)."""
+def _expand(mm: Any, z: int, pfn: int, low: int, high: int, migratetype: int, mark: int) -> None:
+    """Give the upper halves of a block back until it has order `low` (expand).
+
+    mark: what it carried as a whole.
+    """
     stamp = mm.pages[pfn]["stamp"]
     while high > low:
         high -= 1
         upper = pfn + (1 << high)
         mm.pages[upper]["stamp"] = stamp
         link_free(mm, z, upper, high, migratetype, False)
+        block_split(mm, z, upper, high, mark)
     mm.pages[pfn]["order"] = low
+
+
+@kernel(inline=True)
+def _first_to_take(mm: Any, z: int, order: int, migratetype: int) -> int:
+    """The first block of a free list that may be taken, or NO_PAGE."""
+    sentinel = free_list_sentinel(mm, z, order, migratetype)
+    pfn = list_next(mm.pages, sentinel)
+    while pfn != sentinel and not may_take(mm, z, pfn, order):
+        pfn = list_next(mm.pages, pfn)
+    return i64(NO_PAGE) if pfn == sentinel else pfn
 
 
 @kernel(inner=True)
@@ -145,16 +172,14 @@ def rmqueue_smallest(mm: Any, z: int, order: int, migratetype: int) -> int:
     for current in range(order, MAX_ORDER + 1):
         if mm.zones[z]["nr_free"][current] == 0:
             continue
-        sentinel = free_list_sentinel(mm, z, current, migratetype)
-        pfn = list_next(mm.pages, sentinel)
-        while pfn != sentinel and not may_take(mm, z, pfn, current):
-            pfn = list_next(mm.pages, pfn)
-        if pfn == sentinel:
+        pfn = _first_to_take(mm, z, current, migratetype)
+        if pfn == NO_PAGE:
             continue
+        mark = i64(mm.pages[pfn]["mark"])
         unlink_free(mm, z, pfn, current)
-        mm.zones[z]["free_pages"] -= 1 << order
-        _expand(mm, z, pfn, order, current, migratetype)
         mm.pages[pfn]["kind"] = NONE
+        mm.zones[z]["free_pages"] -= 1 << order
+        _expand(mm, z, pfn, order, current, migratetype, mark)
         return pfn
     return NO_PAGE
 
@@ -185,7 +210,11 @@ def _can_steal(mm: Any, order: int, migratetype: int) -> bool:
 
 @kernel(inner=True)
 def _boost_watermark(mm: Any, z: int) -> None:
-    """Fragmentation raises the watermarks for a while (boost_watermark)."""
+    """Fragmentation raises the watermarks until kswapd has looked (boost_watermark).
+
+    There is no kswapd: the next allocation from the zone's lists takes the boost back, as kswapd
+    does at once where it finds nothing to reclaim.
+    """
     zone = mm.zones[z]
     block = 1 << i64(mm.kernel[0]["pageblock_order"])
     if block * 4 > zone["managed"]:
@@ -201,13 +230,15 @@ def _move_pageblock(mm: Any, z: int, pfn: int, migratetype: int) -> tuple[int, i
     """Move all free blocks of a pageblock to another type's lists (move_freepages_block).
 
     Returns (free pages moved, movable pages in use), or (0, 0) where the pageblock crosses the
-    zone's end.
+    zone's end.  Where it crosses the zone's start, it is walked from `pfn` on.
     """
     size = 1 << i64(mm.kernel[0]["pageblock_order"])
     at = pfn & ~(size - 1)
     end = at + size
-    if at < mm.zones[z]["start_pfn"] or end > mm.zones[z]["end_pfn"]:
+    if end > mm.zones[z]["end_pfn"]:
         return 0, 0
+    if at < mm.zones[z]["start_pfn"]:
+        at = pfn
     free = i64(0)
     movable = i64(0)
     while at < end:
@@ -253,13 +284,13 @@ def _steal(mm: Any, z: int, pfn: int, migratetype: int, whole_block: bool) -> No
 
 @kernel(inner=True)
 def _find_fallback(mm: Any, z: int, order: int, migratetype: int) -> int:
-    """The list to take from at this order: its sentinel, or NO_PAGE (find_suitable_fallback)."""
+    """The block of another type to take at this order, or NO_PAGE (find_suitable_fallback)."""
     if mm.zones[z]["nr_free"][order] == 0:
         return NO_PAGE
     for choice in range(NR_MIGRATETYPES - 1):
-        sentinel = free_list_sentinel(mm, z, order, _fallback_type(migratetype, choice))
-        if list_next(mm.pages, sentinel) != sentinel:
-            return sentinel
+        pfn = _first_to_take(mm, z, order, _fallback_type(migratetype, choice))
+        if pfn != NO_PAGE:
+            return pfn
     return NO_PAGE
 
 
@@ -274,17 +305,17 @@ def rmqueue_fallback(mm: Any, z: int, order: int, migratetype: int, nofragment: 
         order_min = max(order, i64(mm.kernel[0]["pageblock_order"]))
     for down in range(MAX_ORDER - order_min + 1):
         current = MAX_ORDER - down
-        sentinel = _find_fallback(mm, z, current, migratetype)
-        if sentinel == NO_PAGE:
+        pfn = _find_fallback(mm, z, current, migratetype)
+        if pfn == NO_PAGE:
             continue
         can_steal = _can_steal(mm, current, migratetype)
         if not can_steal and migratetype == MOVABLE and current > order:
             for up in range(order, MAX_ORDER + 1):
-                sentinel = _find_fallback(mm, z, up, migratetype)
-                if sentinel != NO_PAGE:
+                pfn = _find_fallback(mm, z, up, migratetype)
+                if pfn != NO_PAGE:
                     can_steal = _can_steal(mm, up, migratetype)
                     break
-        _steal(mm, z, list_next(mm.pages, sentinel), migratetype, can_steal)
+        _steal(mm, z, pfn, migratetype, can_steal)
         return True
     return False
 

@@ -5,8 +5,6 @@ Only while nothing else works on the guest's memory, or with its locks held.
 
 from typing import Any
 
-import numpy as np
-
 from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import (
     FREE_SILENTLY_TO_TAIL,
@@ -15,6 +13,7 @@ from emulator.guest.mm.buddy_kernels import (
     link_free,
     pageblock_type,
 )
+from emulator.guest.mm.hook_kernels import lists_forgotten, may_merge
 from emulator.guest.mm.init_kernels import largest_order_at
 from emulator.guest.mm.layout import (
     ALLOCATED,
@@ -23,6 +22,7 @@ from emulator.guest.mm.layout import (
     MARK_REPORTED,
     MAX_ORDER,
     NONE,
+    NR_KINDS,
     NR_LOWORDER_PCP_LISTS,
     NR_MIGRATETYPES,
     NR_ORDERS,
@@ -37,6 +37,8 @@ from emulator.guest.mm.list_kernels import (
     pcp_list_sentinel,
 )
 from emulator.guest.mm.page_alloc_kernels import zone_of
+
+_UNLISTED = NR_KINDS  # PAGE.kind while the lists are made anew: a free block that is on none
 
 # What `check_zone` and `check_pcp` return: 0, or what is wrong.
 CHECK_MESSAGES = (
@@ -54,6 +56,7 @@ CHECK_MESSAGES = (
     "the lists hold fewer or more blocks than the page array",
     "a per-CPU list holds a block that is not on it, or of another vCPU",
     "a per-CPU count differs from its lists",
+    "a list holds what is no page of its zone",
 )
 
 
@@ -71,11 +74,12 @@ def count_pages(mm: Any, z: int, counts: Any) -> tuple[int, int]:
         if order > MAX_ORDER or at & (size - 1) != 0 or at + size > end:
             return 2, at
         counts[kind] += size
-        if kind == BUDDY:
-            for inner in range(at + 1, at + size):
-                if mm.pages[inner]["kind"] != NONE:
-                    return 3, inner
-            if order < MAX_ORDER and is_free_buddy(mm, z, at ^ size, order):
+        # (A vCPU that died while it split a block in use left marks of parts within.)
+        for inner in range(at + 1, at + size if kind != ALLOCATED else at):
+            if mm.pages[inner]["kind"] != NONE:
+                return 3, inner
+        if kind == BUDDY and order < MAX_ORDER and may_merge(mm, z, at, order):
+            if is_free_buddy(mm, z, at ^ size, order):
                 return 4, at
         at += size
     return 0, end
@@ -95,12 +99,14 @@ def check_zone(mm: Any, z: int, counts: Any) -> tuple[int, int]:
         blocks = i64(0)
         for migratetype in range(NR_MIGRATETYPES):
             sentinel = free_list_sentinel(mm, z, order, migratetype)
-            at = list_next(mm.pages, sentinel)
+            before, at = sentinel, list_next(mm.pages, sentinel)
             while at != sentinel:
+                if at < zone["start_pfn"] or at >= zone["end_pfn"]:
+                    return 14, at
                 page = mm.pages[at]
                 if page["kind"] != BUDDY or page["order"] != order:
                     return 9, at
-                if list_prev(mm.pages, list_next(mm.pages, at)) != at:
+                if list_prev(mm.pages, at) != before:
                     return 10, at
                 if page["mark"] & MARK_REPORTED:
                     reported += 1 << order
@@ -108,7 +114,9 @@ def check_zone(mm: Any, z: int, counts: Any) -> tuple[int, int]:
                 listed += 1 << order
                 if listed > zone["end_pfn"] - zone["start_pfn"]:
                     return 10, at  # A circle that does not come back to its sentinel.
-                at = list_next(mm.pages, at)
+                before, at = at, list_next(mm.pages, at)
+            if list_prev(mm.pages, sentinel) != before:
+                return 10, before
         if blocks != zone["nr_free"][order]:
             return 5, order
     if listed != counts[BUDDY] - free_before:
@@ -132,16 +140,49 @@ def check_pcp(mm: Any, cpu: int, z: int) -> tuple[int, int]:
         if pindex >= NR_LOWORDER_PCP_LISTS:
             order = i64(mm.kernel[0]["pageblock_order"])
         sentinel = pcp_list_sentinel(mm, pcp, pindex)
-        at = list_next(mm.pages, sentinel)
+        before, at = sentinel, list_next(mm.pages, sentinel)
         while at != sentinel:
+            if at < mm.zones[z]["start_pfn"] or at >= mm.zones[z]["end_pfn"]:
+                return 14, at
             page = mm.pages[at]
             if page["kind"] != PCP or page["order"] != order or page["owner"] != cpu:
                 return 12, at
+            if list_prev(mm.pages, at) != before:
+                return 10, at
             total += 1 << order
             if total > mm.pcps[pcp]["count"]:
                 return 13, at
-            at = list_next(mm.pages, at)
+            before, at = at, list_next(mm.pages, at)
+        if list_prev(mm.pages, sentinel) != before:
+            return 10, before
     return (0 if total == mm.pcps[pcp]["count"] else 13), 0
+
+
+@kernel(inner=True)
+def _unlist_free_blocks(mm: Any, z: int) -> int:
+    """Note on every free block that it is on no list; returns the isolated pages.
+
+    What heads a free block inside of a larger block is a half of it: its owner died splitting it.
+    """
+    pages = mm.pages
+    isolated = i64(0)
+    at = i64(mm.zones[z]["start_pfn"])
+    end = i64(mm.zones[z]["end_pfn"])
+    while at < end:
+        kind = pages[at]["kind"]
+        if kind == NONE:
+            at += 1
+            continue
+        size = i64(1) << i64(pages[at]["order"])
+        for inner in range(at + 1, at + size):
+            if pages[inner]["kind"] == BUDDY:
+                pages[inner]["kind"] = NONE
+        if kind == BUDDY:
+            pages[at]["kind"] = _UNLISTED
+        elif kind == ISOLATED:
+            isolated += size
+        at += size
+    return isolated
 
 
 @kernel
@@ -153,42 +194,36 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
     """
     zone = mm.zones[z]
     pages = mm.pages
+    lists_forgotten(mm, z)
     for order in range(NR_ORDERS):
         zone["nr_free"][order] = 0
         for migratetype in range(NR_MIGRATETYPES):
             list_init(pages, free_list_sentinel(mm, z, order, migratetype))
     zone["free_pages"] = 0
-    zone["isolated_pages"] = 0
     zone["reported_pages"] = 0
+    # All are taken off first: a block must not merge with one whose links are of the old lists.
+    zone["isolated_pages"] = _unlist_free_blocks(mm, z)
     found = i64(0)
     at = i64(zone["start_pfn"])
     end = i64(zone["end_pfn"])
     while at < end:
-        page = pages[at]
-        kind = page["kind"]
-        size = i64(1) << i64(page["order"])
+        kind = pages[at]["kind"]
+        order = i64(pages[at]["order"])
         if kind == NONE:
             stop = at
-            while stop < end and pages[stop]["kind"] == NONE:
+            while stop < end and stop < at + (1 << MAX_ORDER) and pages[stop]["kind"] == NONE:
                 stop += 1
-            found += stop - at
-            while at < stop:
-                order = largest_order_at(at, stop)
-                pages[at]["stamp"] = 0
-                free_one_block(mm, z, at, order, pageblock_type(mm, at), FREE_SILENTLY_TO_TAIL, 0)
-                at += 1 << order
-            continue
-        for inner in range(at + 1, at + size):
-            if pages[inner]["kind"] == BUDDY or pages[inner]["kind"] == NONE:
-                pages[inner]["kind"] = NONE
-        if kind == ISOLATED:
-            zone["isolated_pages"] += size
-        elif kind == BUDDY:
-            # Linked without merging: a later block may still be about to be rebuilt.
-            page["mark"] = 0
-            link_free(mm, z, at, i64(page["order"]), pageblock_type(mm, at), True)
-            zone["free_pages"] += size
-        at += size
+            order = largest_order_at(at, stop)
+            pages[at]["stamp"] = 0
+            found += 1 << order
+        if kind == _UNLISTED and not may_merge(mm, z, at, order):
+            mark = pages[at]["mark"]  # In the host's hands: it stays a block of its own, marked.
+            link_free(mm, z, at, order, pageblock_type(mm, at), True)
+            pages[at]["mark"] = mark
+            zone["free_pages"] += 1 << order
+        elif kind == NONE or kind == _UNLISTED:
+            free_one_block(mm, z, at, order, pageblock_type(mm, at), FREE_SILENTLY_TO_TAIL, 0)
+        at += 1 << order
     return found
 
 
@@ -215,16 +250,13 @@ def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
         if (kind == PCP or kind == ALLOCATED) and page["owner"] == owner:
             order = i64(page["order"])
             page["stamp"] = 0
+            for inner in range(at + 1, at + size):
+                if mm.pages[inner]["kind"] != NONE:  # It died while it split the block.
+                    mm.pages[inner]["kind"] = NONE
             free_one_block(mm, z, at, order, pageblock_type(mm, at), 0, now_ns)
             freed += size
         at += size
     return freed
-
-
-@kernel
-def owner_of_lock(mm: Any, z: int) -> int:
-    """The actor that holds the lock of zone `z`, or -1."""
-    return i64(mm.zones[z]["lock"] & np.uint32(0x7FFFFFFF)) - 1
 
 
 @kernel

@@ -18,6 +18,14 @@ call, and one that is absent costs nothing.
     may_take(mm, z, pfn, order) -> bool
         Whether an allocation may take this free block; if not, it looks at the next one of the
         list.  The lock is held.
+    may_merge(mm, z, pfn, order) -> bool
+        Whether this free block may merge with a buddy that is being freed.  The lock is held.
+    block_split(mm, z, pfn, order, mark)
+        The upper half of a free block was put on a list, as a block of its own; `mark` is the
+        PAGE.mark of the whole, which the half has lost.  The lock is held.
+    lists_forgotten(mm, z)
+        The owner of the zone's lock died: its free lists are about to be made anew from the page
+        array, and their order and the reported marks are lost.  The lock is held, in its place.
     before_failing(mm, cpu, order, attempt) -> bool
         An allocation is about to fail, for the `attempt`-th time (0, 1, ...): True to look once
         more.  No lock is held; the hook may wait, and must end that by itself.
@@ -34,6 +42,9 @@ HOOKS: Final = (
     "block_unlinked",
     "tail_of_list",
     "may_take",
+    "may_merge",
+    "block_split",
+    "lists_forgotten",
     "before_failing",
 )
 
@@ -142,6 +153,50 @@ def _may_take(mm: Any, z: Any, pfn: Any, order: Any) -> Any:
     if hook is None:
         return lambda mm, z, pfn, order: True
     return lambda mm, z, pfn, order: hook(mm, z, pfn, order)
+
+
+def may_merge(mm: Any, z: int, pfn: int, order: int) -> bool:
+    """See above."""
+    hook = _hook(mm, "may_merge")
+    return True if hook is None else bool(hook(mm, z, pfn, order))
+
+
+@overload(may_merge, strict=False)
+def _may_merge(mm: Any, z: Any, pfn: Any, order: Any) -> Any:
+    hook = _hook(mm, "may_merge")
+    if hook is None:
+        return lambda mm, z, pfn, order: True
+    return lambda mm, z, pfn, order: hook(mm, z, pfn, order)
+
+
+def block_split(mm: Any, z: int, pfn: int, order: int, mark: int) -> None:
+    """See above."""
+    hook = _hook(mm, "block_split")
+    if hook is not None:
+        hook(mm, z, pfn, order, mark)
+
+
+@overload(block_split, strict=False)
+def _block_split(mm: Any, z: Any, pfn: Any, order: Any, mark: Any) -> Any:
+    hook = _hook(mm, "block_split")
+    if hook is None:
+        return lambda mm, z, pfn, order, mark: None
+    return lambda mm, z, pfn, order, mark: hook(mm, z, pfn, order, mark)
+
+
+def lists_forgotten(mm: Any, z: int) -> None:
+    """See above."""
+    hook = _hook(mm, "lists_forgotten")
+    if hook is not None:
+        hook(mm, z)
+
+
+@overload(lists_forgotten, strict=False)
+def _lists_forgotten(mm: Any, z: Any) -> Any:
+    hook = _hook(mm, "lists_forgotten")
+    if hook is None:
+        return lambda mm, z: None
+    return lambda mm, z: hook(mm, z)
 
 
 def before_failing(mm: Any, cpu: int, order: int, attempt: int) -> bool:

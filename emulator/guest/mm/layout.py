@@ -70,6 +70,11 @@ TICK_MASK: Final = 0xFFFFFFFF
 LOCK_WAITERS: Final = 0x80000000
 LOCK_OWNER_MASK: Final = 0x7FFFFFFF
 
+# What `try_acquire_zone` found.
+LOCK_HELD: Final = 0  # by somebody who lives
+LOCK_ACQUIRED: Final = 1
+LOCK_SEIZED: Final = 2  # from a vCPU that died with it: the zone may be half changed
+
 ZONE: Final = np.dtype(
     {
         "names": [
@@ -109,7 +114,7 @@ ZONE: Final = np.dtype(
     },
     align=True,
 )
-ZONE_NOFRAGMENT: Final = 1  # flags: prefer a lower zone to mixing migratetypes (NORMAL over DMA32)
+ZONE_NOFRAGMENT: Final = 1  # flags: preferred, it has lower ones tried before types are mixed
 
 PCP_LISTS: Final = np.dtype(
     {

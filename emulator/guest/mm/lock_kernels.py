@@ -2,8 +2,8 @@
 
 It spins briefly and then sleeps on a futex: more vCPU processes than cores is the normal case, and
 a pure spinlock would burn the time slice of the vCPU that holds the lock.  The owner's number in
-the word is what lets a dead owner be found (`recovery`).  Not fair, as any lock that lets a running
-process overtake sleepers; a ticket lock would hand off to sleepers, at 44 us each.
+the word is what lets a dead owner be found (`recovery_task`).  Not fair, as any lock that lets a
+running process overtake sleepers; a ticket lock would hand off to sleepers, at 44 us each.
 
     0                 free
     owner + 1         held
@@ -24,7 +24,16 @@ from devices.memory.atomics import (
     pause,
 )
 from devices.memory.jit import i64, kernel
-from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE, LOCK_WAITERS, NR_BUCKETS
+from emulator.guest.mm.layout import (
+    ACTOR_LOST,
+    BUCKETS_PER_OCTAVE,
+    LOCK_ACQUIRED,
+    LOCK_HELD,
+    LOCK_OWNER_MASK,
+    LOCK_SEIZED,
+    LOCK_WAITERS,
+    NR_BUCKETS,
+)
 
 _SPINS_MAX = 200  # About 5 us: longer than most holds, far shorter than a sleep and wake-up.
 _SLEEP_MAX_NS = 50_000_000  # A sleeper looks again even if the one who should wake it was killed.
@@ -107,7 +116,18 @@ def release_zone(mm: Any, z: int, actor: int) -> None:
 
 
 @kernel
-def seize_zone(mm: Any, z: int, actor: int) -> None:
-    """Take the lock from an owner that is known to be dead; sleepers are woken on release."""
-    exchange(mm.zones, z, "lock", np.uint32(np.uint32(actor + 1) | np.uint32(LOCK_WAITERS)))
+def try_acquire_zone(mm: Any, z: int, actor: int) -> int:
+    """Take the lock if it is free, or if its owner is lost: LOCK_HELD, _ACQUIRED or _SEIZED."""
+    old = load_relaxed(mm.zones, z, "lock")
+    mine = np.uint32(actor + 1)
+    found = LOCK_ACQUIRED
+    if old != 0:
+        owner = i64(old & np.uint32(LOCK_OWNER_MASK)) - 1
+        if mm.actors[owner]["state"] != ACTOR_LOST:
+            return LOCK_HELD
+        mine = np.uint32(mine | np.uint32(LOCK_WAITERS))  # Whoever sleeps is woken on release.
+        found = LOCK_SEIZED
+    if compare_exchange(mm.zones, z, "lock", old, mine) != old:
+        return LOCK_HELD
     mm.actors[actor]["lock_acquired_ns"] = now(mm)
+    return found

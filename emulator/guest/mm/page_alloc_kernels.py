@@ -7,7 +7,12 @@ under one hold of the zone's lock.
 Prior art: rmqueue_pcplist, rmqueue_bulk, free_unref_page_commit, nr_pcp_free,
 free_pcppages_bulk, get_page_from_freelist.  Different from Linux: the watermark is checked when a
 per-CPU list is refilled, not at each allocation, so that the path of a single page touches no
-shared word.
+shared word.  There is no kswapd: below the low watermark an allocation goes straight on to the min
+watermark, and nothing limits the per-CPU lists while memory is reclaimed.  A vCPU that runs out
+asks the others for their per-CPU pages and does not wait for them: they answer after their batch.
+
+The type of a pageblock is read without a lock when a page is freed, as in Linux: it may change at
+any time, and the page then goes to a list of the old type.
 
 Invariant: for each vCPU and zone, `sum(length of list << order) == count`.
 """
@@ -77,17 +82,19 @@ def zone_of(mm: Any, pfn: int) -> int:
 
 
 @kernel(inner=True)
-def _refill(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> bool:
+def _refill(
+    mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int, nofragment: bool
+) -> bool:
     """Fill an empty per-CPU list from the zone (rmqueue_bulk); whether anything came."""
     pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
     batch = i64(mm.pcps[pcp]["batch"])
     if batch > 1:
         batch = max(batch >> order, 2)
     sentinel = pcp_list_sentinel(mm, pcp, pcp_index(mm, order, migratetype))
-    nofragment = prefers_no_fragment(mm, z)
     taken = i64(0)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
+        mm.zones[z]["watermark_boost"] = 0
         while taken < batch:
             pfn = rmqueue(mm, z, order, migratetype, nofragment)
             if pfn == NO_PAGE:
@@ -104,12 +111,15 @@ def _refill(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) 
 
 
 @kernel(inner=True)
-def _rmqueue_direct(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> int:
+def _rmqueue_direct(
+    mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int, nofragment: bool
+) -> int:
     """One block of an order that the per-CPU lists do not hold."""
     pfn = i64(NO_PAGE)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
-        pfn = rmqueue(mm, z, order, migratetype, prefers_no_fragment(mm, z))
+        mm.zones[z]["watermark_boost"] = 0
+        pfn = rmqueue(mm, z, order, migratetype, nofragment)
         if pfn != NO_PAGE:
             page = mm.pages[pfn]
             page["owner"] = cpu
@@ -170,14 +180,16 @@ def _ask_all_to_drain(mm: Any, cpu: int) -> None:
 
 
 @kernel(inner=True)
-def _alloc_from_zone(mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int) -> int:
+def _alloc_from_zone(
+    mm: Any, cpu: int, z: int, order: int, migratetype: int, mark: int, nofragment: bool
+) -> int:
     pindex = pcp_index(mm, order, migratetype)
     if pindex < 0:
-        return _rmqueue_direct(mm, cpu, z, order, migratetype, mark)
+        return _rmqueue_direct(mm, cpu, z, order, migratetype, mark, nofragment)
     pcp = cpu * i64(mm.kernel[0]["nr_zones"]) + z
     sentinel = pcp_list_sentinel(mm, pcp, pindex)
     if list_next(mm.pages, sentinel) == sentinel and not _refill(
-        mm, cpu, z, order, migratetype, mark
+        mm, cpu, z, order, migratetype, mark, nofragment
     ):
         return NO_PAGE
     return _take(mm, pcp, sentinel, order)
@@ -199,8 +211,13 @@ def _take(mm: Any, pcp: int, sentinel: int, order: int) -> int:
 
 @kernel(inner=True)
 def _alloc_slowly(mm: Any, cpu: int, order: int, migratetype: int) -> int:
-    """Every zone down to its low, then its min watermark; then with per-CPU lists given back."""
+    """Every zone down to its low, then its min watermark; then with per-CPU lists given back.
+
+    Where NORMAL is preferred over DMA32, all zones are first tried without mixing migratetypes in a
+    pageblock (ALLOC_NOFRAGMENT), and then with it.
+    """
     nr_zones = i64(mm.kernel[0]["nr_zones"])
+    nofragment = prefers_no_fragment(mm, nr_zones - 1)
     attempt = 0
     while attempt < 3 or before_failing(mm, cpu, order, attempt - 3):
         if attempt == 2:
@@ -209,14 +226,18 @@ def _alloc_slowly(mm: Any, cpu: int, order: int, migratetype: int) -> int:
         for down in range(nr_zones):
             z = nr_zones - 1 - down
             zone = mm.zones[z]
-            mark = i64(zone["watermark_low"] if attempt == 0 else zone["watermark_min"])
-            mark += i64(zone["watermark_boost"])
+            mark = i64(zone["watermark_min"])
+            if attempt == 0:
+                mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
             if down > 0:
                 mark += i64(zone["lowmem_reserve"])
-            pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark)
+            pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
             if pfn != NO_PAGE:
                 return pfn
-        attempt += 1
+        if nofragment:
+            nofragment = False
+        else:
+            attempt += 1
     mm.actors[cpu]["failed_allocations"] += 1
     return NO_PAGE
 

@@ -1,0 +1,50 @@
+"""Bringing up the memory management of a guest of 80 GiB: how long, and how much memory."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from devices.memory.region import Region
+from emulator.bench.guest import boot_guest, layout_of, memory_of, new_region, require_sound
+from emulator.bench.series import Measurement
+from emulator.config.scenario import GuestConfig
+from emulator.measure import metadata_bytes
+from emulator.observer import Observer
+
+MEMORY_BYTES: Final = 80 << 30
+_REPEATS: Final = 5
+_SMALL_BYTES: Final = 64 << 20
+
+
+def measure_boot(
+    names: Sequence[str], observer: Observer, *, memory_bytes: int = MEMORY_BYTES
+) -> Mapping[str, Measurement]:
+    """`guest.init_80gib_ms` and `guest.metadata_bytes_per_page`."""
+    small = GuestConfig(memory_bytes=_SMALL_BYTES, vcpus=1, ram="accounted")
+    with new_region(layout_of(small), shared=True) as region:
+        boot_guest(small, region)  # Compiled or loaded before it is timed.
+    guest = GuestConfig(memory_bytes=memory_bytes, vcpus=1, ram="accounted")
+    fresh = []
+    for _ in range(_REPEATS):
+        with new_region(layout_of(guest), shared=True) as region:
+            fresh.append(_boot_ms(guest, region))
+            metadata = metadata_bytes(region.arrays) / guest.pages
+            require_sound(memory_of(region))
+            for array in region.arrays.values():
+                array.view(np.uint8)[:] = 0
+            resident_ms = _boot_ms(guest, region)
+    found = {
+        "guest.init_80gib_ms": Measurement(
+            tuple(fresh), f"in memory that is resident already: {resident_ms:.2f} ms"
+        ),
+        "guest.metadata_bytes_per_page": Measurement((metadata,)),
+    }
+    return {name: found[name] for name in names}
+
+
+def _boot_ms(guest: GuestConfig, region: Region) -> float:
+    began_ns = time.perf_counter_ns()
+    boot_guest(guest, region)
+    return (time.perf_counter_ns() - began_ns) / 1e6

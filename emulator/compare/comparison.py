@@ -1,0 +1,287 @@
+"""A comparison as one document, `comparison.json`: every single value, and what follows from them.
+
+The first mechanism is the baseline.  A figure that was not measured is None (`null`), never 0; a
+pair counts for a figure only if both of its runs measured it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+import msgspec
+
+from emulator.compare.candidate import Candidate
+from emulator.compare.design import PlannedRun, is_balanced
+from emulator.compare.figures import FIGURES, VIOLATIONS, ComparedFigure
+from emulator.compare.statistics import (
+    Difference,
+    Verdict,
+    each_of,
+    half_width_of,
+    paired_difference,
+)
+from emulator.config.scenario import Scenario
+from emulator.summary import Summary, lookup
+
+SCHEMA: Final = 1
+CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeRun:
+    """A run that was made: its folder, and what came of it: a summary or the reason why not."""
+
+    planned: PlannedRun
+    folder: Path
+    summary: Summary | None = None
+    failure: str | None = None
+
+
+class ComparedMechanism(msgspec.Struct, frozen=True, kw_only=True):
+    """A mechanism of the comparison; with a `failure` it was not run to the end of the plan."""
+
+    label: str
+    name: str
+    parameters: dict[str, Any]
+    violations: list[int | None]  # A repeat each: pages discarded while in use.
+    failure: str | None = None
+
+
+class FoundDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """`statistics.Difference`, with the ends of the interval and what they are of the baseline."""
+
+    mean: float
+    half_width: float | None
+    low: float | None
+    high: float | None
+    fraction: float | None  # Of the baseline's mean; None where that is 0.
+    half_width_fraction: float | None
+    floor: float
+    pairs: int
+    verdict: Verdict
+    is_better: bool | None  # None where no difference was detected.
+
+
+class FigureOfMechanism(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of one mechanism: the value of each repeat, their mean, least and largest.
+
+    `half_width`: of the 95 % interval of this mean alone, for pictures; None for a single value.
+    """
+
+    values: list[float | None]
+    mean: float | None
+    low: float | None
+    high: float | None
+    half_width: float | None
+    difference: FoundDifference | None = None  # None: the baseline, or not measured in a pair.
+
+
+class FigureOfAll(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of all mechanisms, in their order."""
+
+    metric: str
+    better: str
+    floor_fraction: float
+    mechanisms: list[FigureOfMechanism]
+
+
+class RunOfComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, in the order of time."""
+
+    position: int
+    repeat: int  # from 1
+    mechanism: str
+    seed: int
+    folder: str
+    summary: Summary | None = None
+    failure: str | None = None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """`comparison.json`, schema 1."""
+
+    schema: int = SCHEMA
+    scenario: str
+    question: str
+    launcher: str
+    memory_bytes: int
+    vcpus: int
+    ram: str
+    repeats: int
+    repeats_planned: int
+    seeds: list[int]
+    is_balanced: bool  # Positions and neighbours; see `design`.
+    confidence: float  # Of all intervals together ...
+    intervals: int  # ... which are so many, ...
+    confidence_each: float  # ... and hence of each.
+    mechanisms: list[ComparedMechanism]
+    figures: list[FigureOfAll]
+    runs: list[RunOfComparison]
+    manifest: dict[str, Any] = {}
+
+    @property
+    def baseline(self) -> ComparedMechanism:
+        """The mechanism that the others are compared with."""
+        return self.mechanisms[0]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every run ended, and none had a page discarded while in use."""
+        return not any(m.failure or any(filter(None, m.violations)) for m in self.mechanisms)
+
+    def figure(self, metric: str) -> FigureOfAll:
+        """The figure with this path; KeyError if it is not compared."""
+        for figure in self.figures:
+            if figure.metric == metric:
+                return figure
+        raise KeyError(metric)
+
+
+def compare(
+    scenario: Scenario,
+    candidates: Sequence[Candidate],
+    runs: Sequence[MadeRun],
+    *,
+    folder: Path,
+    repeats_planned: int,
+    manifest: Mapping[str, Any],
+) -> Comparison:
+    """What the runs say.  Every run's folder lies beneath `folder`."""
+    repeats = max((run.planned.repeat for run in runs), default=-1) + 1
+    values = [
+        _values_of(runs, treatment, repeats, figure)
+        for figure in FIGURES
+        for treatment in range(len(candidates))
+    ]
+    rows = [values[i : i + len(candidates)] for i in range(0, len(values), len(candidates))]
+    intervals = sum(len(pairs) > 1 for row in rows for pairs in _all_pairs(row))
+    confidence_each = each_of(CONFIDENCE, intervals)
+    ended = sum(run.summary is not None for run in runs)
+    is_complete = ended == repeats * len(candidates)
+    return Comparison(
+        scenario=scenario.name,
+        question=scenario.question,
+        launcher=scenario.run.launcher,
+        memory_bytes=scenario.guest.memory_bytes,
+        vcpus=scenario.guest.vcpus,
+        ram=scenario.guest.ram,
+        repeats=repeats,
+        repeats_planned=repeats_planned,
+        seeds=[scenario.run.seed + repeat for repeat in range(repeats)],
+        is_balanced=is_balanced(len(candidates), repeats) and is_complete,
+        confidence=CONFIDENCE,
+        intervals=intervals,
+        confidence_each=confidence_each,
+        mechanisms=[_mechanism(runs, n, repeats, c) for n, c in enumerate(candidates)],
+        figures=[
+            _figure(figure, row, confidence_each) for figure, row in zip(FIGURES, rows, strict=True)
+        ],
+        runs=[_run(run, candidates, folder) for run in runs],
+        manifest=dict(manifest),
+    )
+
+
+def to_json(comparison: Comparison) -> str:
+    """The text of `comparison.json`, indented."""
+    return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode()
+
+
+Values = Sequence[float | None]
+
+
+def _values_of(
+    runs: Sequence[MadeRun], treatment: int, repeats: int, figure: ComparedFigure
+) -> Values:
+    values: list[float | None] = [None] * repeats
+    for run in runs:
+        if run.planned.treatment == treatment and run.summary is not None:
+            found = lookup(run.summary, figure.metric)
+            values[run.planned.repeat] = None if found is None else float(found)
+    return values
+
+
+def _pairs(baseline: Values, other: Values) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in zip(baseline, other, strict=True) if x is not None and y is not None]
+
+
+def _all_pairs(row: Sequence[Values]) -> Iterator[list[tuple[float, float]]]:
+    for other in row[1:]:
+        yield _pairs(row[0], other)
+
+
+def _mechanism(
+    runs: Sequence[MadeRun], treatment: int, repeats: int, candidate: Candidate
+) -> ComparedMechanism:
+    violations: list[int | None] = [None] * repeats
+    failure = None
+    for run in runs:
+        if run.planned.treatment == treatment:
+            failure = failure or run.failure
+            if run.summary is not None:
+                violations[run.planned.repeat] = lookup(run.summary, VIOLATIONS)
+    return ComparedMechanism(
+        label=candidate.label,
+        name=candidate.mechanism.name,
+        parameters=candidate.mechanism.parameters,
+        violations=violations,
+        failure=failure,
+    )
+
+
+def _figure(figure: ComparedFigure, row: Sequence[Values], confidence: float) -> FigureOfAll:
+    differences = [None, *(_difference(figure, pairs, confidence) for pairs in _all_pairs(row))]
+    return FigureOfAll(
+        metric=figure.metric,
+        better=figure.better,
+        floor_fraction=figure.floor_fraction,
+        mechanisms=[
+            _figure_of(values, difference)
+            for values, difference in zip(row, differences, strict=True)
+        ],
+    )
+
+
+def _figure_of(values: Values, difference: FoundDifference | None) -> FigureOfMechanism:
+    measured = [value for value in values if value is not None]
+    return FigureOfMechanism(
+        values=list(values),
+        mean=fmean(measured) if measured else None,
+        low=min(measured, default=None),
+        high=max(measured, default=None),
+        half_width=half_width_of(measured, CONFIDENCE),
+        difference=difference,
+    )
+
+
+def _difference(
+    figure: ComparedFigure, pairs: Sequence[tuple[float, float]], confidence: float
+) -> FoundDifference | None:
+    if not pairs:
+        return None
+    baseline, other = zip(*pairs, strict=True)
+    found: Difference = paired_difference(
+        baseline, other, confidence=confidence, floor_fraction=figure.floor_fraction
+    )
+    of, half = abs(fmean(baseline)), found.half_width
+    return FoundDifference(
+        **asdict(found),
+        low=None if half is None else found.mean - half,
+        high=None if half is None else found.mean + half,
+        fraction=found.mean / of if of else None,
+        half_width_fraction=half / of if of and half is not None else None,
+        is_better=found.verdict == figure.better if found.verdict in ("less", "more") else None,
+    )
+
+
+def _run(run: MadeRun, candidates: Sequence[Candidate], folder: Path) -> RunOfComparison:
+    return RunOfComparison(
+        position=run.planned.position,
+        repeat=run.planned.repeat + 1,
+        mechanism=candidates[run.planned.treatment].label,
+        seed=run.planned.seed,
+        folder=str(run.folder.relative_to(folder)),
+        summary=run.summary,
+        failure=run.failure,
+    )

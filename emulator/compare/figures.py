@@ -1,0 +1,37 @@
+"""Which figures of a run are compared, which way is better, and how fine they can be told apart."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE
+from emulator.summary import StrandedFigures
+
+#: The noise floor: what repeating does not average out, such as where code and data happen to lie.
+FLOOR: Final = 0.01
+#: A percentile is read from a histogram: its neighbour differs by one bucket, which may mean less.
+PERCENTILE_FLOOR: Final = 1 / BUCKETS_PER_OCTAVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedFigure:
+    """A figure by its path in the summary; `floor_fraction` is of the baseline's mean."""
+
+    metric: str
+    better: Literal["less", "more"] = "less"
+    floor_fraction: float = FLOOR
+
+
+FIGURES: Final = (
+    ComparedFigure(metric="host.footprint_gib_min"),
+    ComparedFigure(metric="hinting.reclaim_latency_ms.p50", floor_fraction=PERCENTILE_FLOOR),
+    ComparedFigure(metric="hinting.reclaim_latency_ms.p99", floor_fraction=PERCENTILE_FLOOR),
+    ComparedFigure(metric="cost.cpu_s_per_gib_returned"),
+    ComparedFigure(metric="hinting.regret"),
+    ComparedFigure(metric="cost.zone_lock_hold_us.p99", floor_fraction=PERCENTILE_FLOOR),
+    ComparedFigure(metric="vcpus.operations_per_s", better="more"),
+    ComparedFigure(metric="vcpus.failed_allocations"),
+    *(ComparedFigure(metric=f"stranded.{cause}") for cause in StrandedFigures.__struct_fields__),
+)
+
+#: Not a matter of more or less: one is too many, and no interval makes it none.
+VIOLATIONS: Final = "oracle.violations"

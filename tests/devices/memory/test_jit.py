@@ -1,0 +1,77 @@
+"""The compile cache: it follows every source, flag and version, and nothing else is compiled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devices.memory import jit
+from emulator.config.scenario import ROOT
+
+FOLDER = "from devices.memory.jit import CACHE_FOLDER; print(CACHE_FOLDER)"
+
+
+def cache_folder(tmp_path: Path, **variables: str) -> Path:
+    """Where a fresh process would keep compiled kernels."""
+    environment = {**os.environ, "EMULATOR_CACHE_DIR": str(tmp_path), **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", FOLDER], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_the_folder_is_the_same_for_the_same_sources(tmp_path: Path) -> None:
+    first = cache_folder(tmp_path)
+    assert first.parent == tmp_path
+    assert first.is_dir()
+    assert cache_folder(tmp_path) == first
+
+
+def test_the_folder_follows_the_flags(tmp_path: Path) -> None:
+    assert cache_folder(tmp_path) != cache_folder(tmp_path, NUMBA_BOUNDSCHECK="1")
+
+
+def test_the_folder_follows_a_users_own_file(tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text("a = 1\n")
+    first = cache_folder(tmp_path, EMULATOR_KERNELS=str(own))
+    own.write_text("a = 2\n")
+    second = cache_folder(tmp_path, EMULATOR_KERNELS=str(own))
+    assert len({first, second, cache_folder(tmp_path)}) == 3
+
+
+def test_old_folders_are_dropped(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = tmp_path / f"old{number}"
+        folder.mkdir()
+        os.utime(folder, (number, number))
+    kept = cache_folder(tmp_path)
+    folders = {path.name for path in tmp_path.iterdir()}
+    assert kept.name in folders
+    assert "old11" in folders
+    assert "old0" not in folders
+    assert len(folders) <= 8
+
+
+def test_without_a_place_to_keep_it_the_cache_is_temporary() -> None:
+    folder = cache_folder(Path("/proc/nowhere"))
+    assert not folder.exists()  # It went with the process that made it.
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("devices/virtio/kernels.py", True),
+        ("emulator/guest/mm/buddy_kernels.py", True),
+        ("emulator/guest/mm/layout.py", True),
+        ("emulator/guest/hinting/mechanisms/page_reporting.py", True),
+        ("devices/memory/atomics.py", True),
+        ("emulator/guest/vcpu.py", False),
+        ("emulator/commands/run.py", False),
+    ],
+)
+def test_what_can_change_a_kernel_is_known_by_its_name(path: str, counts: bool) -> None:
+    assert jit.is_kernel_source(ROOT / path) is counts
