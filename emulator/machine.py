@@ -41,6 +41,7 @@ from emulator.memory_map import (
     VMM_LAYOUT,
     guest_layout,
     guest_memory,
+    populate,
     queue_layout,
     ring_layout,
 )
@@ -128,6 +129,8 @@ class Machine:
             if ram is not None:
                 ram.close()
             raise MachineLacks(f"the guest's memory cannot be made: {error}") from error
+        if shared:
+            populate(regions["guest"])
         for name, array in prepared.items():
             regions["guest"].arrays[f"workload.{name}"][:] = array
         return cls(scenario, ram, regions, mechanism, workload)

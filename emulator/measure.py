@@ -121,13 +121,13 @@ def host_figures(rows: Sequence[SeriesRow], cpu_s: float | None) -> HostFigures:
     )
 
 
-def own_figures(machine: Machine) -> dict[str, Any]:
+def own_figures(machine: Machine) -> dict[str, Any] | None:
     """What the mechanism counts itself, if it does."""
     figures = getattr(machine.mechanism, "figures", None)
-    return {} if figures is None else dict(figures(machine.memory()))
+    return None if figures is None else dict(figures(machine.memory()))
 
 
-def hinting_figures(hinting: Any, host: Any, own: dict[str, Any]) -> HintingFigures:
+def hinting_figures(hinting: Any, host: Any, own: dict[str, Any] | None) -> HintingFigures:
     """What was reported, what came back, how soon, and what was wanted back."""
     latency = hinting["reclaim_latency_ns"]
     returned, refaulted = int(host["returned_bytes"]), int(host["refaulted_bytes"])

@@ -49,7 +49,7 @@ import numpy.typing as npt
 
 from devices.balloon.layout import BALLOON_CONFIG, PAGE_REPORTING_CAPACITY
 from devices.memory.layout import MIGRATION
-from devices.memory.region import Layout
+from devices.memory.region import Layout, Region
 from devices.virtio.queue_layout import QueueLayout
 from emulator.config.scenario import GuestConfig
 from emulator.guest.hinting.cycle import Geometry, Mechanism
@@ -58,6 +58,9 @@ from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import PAGE_SHIFT
 from emulator.guest.mm.views import GuestMemory, array_shapes
 from emulator.host.layout import HOST
+
+_POPULATED_BYTES_MIN: Final = 32 << 20
+_POPULATED_BYTES_MAX: Final = 1 << 30
 
 RING_GUEST_ADDR: Final = 1 << 52  # Of the ring's region: above any guest's RAM.
 COMMAND_GUEST_ADDR: Final = 1 << 53  # Of what the driver sends commands from.
@@ -89,6 +92,16 @@ def guest_layout(guest: GuestConfig, mechanism: Mechanism, workload: Layout) -> 
         **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(sizes).items()},
         **{f"workload.{name}": it for name, it in workload.items()},
     }
+
+
+def populate(region: Region) -> None:
+    """Back the page array of a large guest before it is filled, by huge pages where there are any.
+
+    Bringing up 80 GiB writes to every fourth page of the array: 20 000 faults, or 160 huge pages.
+    Not beyond 1 GiB (a guest of 256 GiB): most of a very large guest is never used.
+    """
+    if _POPULATED_BYTES_MIN <= region.arrays["pages"].nbytes <= _POPULATED_BYTES_MAX:
+        region.populate("pages")
 
 
 def guest_memory(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -> GuestMemory:

@@ -78,7 +78,7 @@ class HintingFigures(_Section, frozen=True):
     regret: float | None = None
     wakeups: int | None = None
     reclaim_latency_ms: ReclaimLatency | None = None
-    mechanism: dict[str, Any] = {}  # Figures of the mechanism's own, units in the names.
+    mechanism: dict[str, Any] | None = None  # Figures of the mechanism's own, units in the names.
 
 
 class CostFigures(_Section, frozen=True):

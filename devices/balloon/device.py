@@ -278,6 +278,8 @@ class BalloonDevice:
         """Begin anew at index `start` of every queue; requests that were taken are forgotten."""
         self.broken = None
         self._generation += 1
+        if self.free_pages is not None:
+            self.free_pages.stop()
         for queue in self.queues.values():
             queue.reset(start)
 

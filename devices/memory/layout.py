@@ -3,7 +3,7 @@
 The guest sees none of this.
 
     word        written by                          read by                   ordering
-    state       vCPU 0 (REQUESTED), then the host   vCPUs, host               relaxed
+    state       vCPUs (REQUESTED), then the host    vCPUs, host               relaxed
     stopped[i]  vCPU i                              host                      relaxed
     the rest    host                                supervisor, at the end    relaxed
 """

@@ -1,8 +1,8 @@
 """Guest RAM: a memfd, with real pages behind it or with one word a page.
 
     memfd       `size_bytes` of memory, really faulted and really given back
-    accounted   8 bytes a page: what the page holds, 0 while the host has nothing behind it.  A guest
-                of 1 TiB fits a laptop, and every check of contents still holds
+    accounted   8 bytes a page: what the page holds, 0 while the host has nothing behind it.  A
+                guest of 1 TiB fits a laptop, and every check of contents still holds
 
 Both look alike to kernels: `words[pfn << shift]` is the first word of page `pfn`.
 """

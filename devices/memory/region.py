@@ -17,6 +17,7 @@ the mapping goes with the last view.
 
 import mmap
 import os
+import threading
 from collections.abc import Mapping
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -24,6 +25,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from devices.memory.mapping import HUGE_PAGE_SIZE, map_file, populate_huge
 
 Layout = Mapping[str, tuple[np.dtype[Any], int]]
 
@@ -43,7 +46,7 @@ def place(layout: Layout) -> tuple[dict[str, int], int]:
 class Region:
     """One segment and its arrays.  Make it with `create`, `attach` or `private`."""
 
-    def __init__(self, layout: Layout, memory: mmap.mmap, name: str) -> None:
+    def __init__(self, layout: Layout, memory: Any, name: str) -> None:
         offsets, size_bytes = place(layout)
         self.layout: Final = dict(layout)
         self.name: Final = name
@@ -90,8 +93,18 @@ class Region:
             found_bytes = os.fstat(file.fileno()).st_size
             if found_bytes < size_bytes:
                 raise ValueError(f"segment {name}: {found_bytes} of {size_bytes} bytes")
-            memory = mmap.mmap(file.fileno(), size_bytes)
+            memory = map_file(file.fileno(), size_bytes)
         return cls(layout, memory, name)
+
+    def populate(self, name: str) -> None:
+        """Back an array's memory now, by huge pages where the kernel will: for large ones, of which
+        something is written everywhere.  From two threads: it is the kernel that works."""
+        memory = self.arrays[name].view(np.uint8)
+        middle = memory.nbytes // 2 // HUGE_PAGE_SIZE * HUGE_PAGE_SIZE
+        second = threading.Thread(target=populate_huge, args=(memory[middle:],))
+        second.start()
+        populate_huge(memory[:middle])
+        second.join()
 
     def unlink(self) -> None:
         """Remove the segment's name; the memory stays until all have closed it."""

@@ -10,6 +10,7 @@ import ctypes
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from multiprocessing.context import ForkServerContext
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ import trio
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.virtio.notifier import EventfdNotifier
+from emulator.bench.hinting import start_loaded_fork_server
 from emulator.bench.series import Measurement
 from emulator.config.scenario import load_scenario
 from emulator.errors import RunFailed
@@ -28,7 +30,7 @@ from emulator.guest.mm.page_alloc_kernels import drain_pcps
 from emulator.host.discard import join_adjacent
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
-from emulator.launch.fork_server import anonymous_main, blocked_interrupt, start_fork_server
+from emulator.launch.fork_server import anonymous_main, blocked_interrupt
 from emulator.machine import Machine
 from emulator.machine_check import require_machine
 from emulator.memory_map import guest_memory
@@ -51,19 +53,21 @@ def measure_reclaim(
     require_machine()
     changed = ["guest.vcpus=1", f'guest.memory="{memory}"', 'mechanism.delay="0s"']
     scenario = load_scenario("memhog", changed)
-    start_fork_server(scenario)
+    context = start_loaded_fork_server()
     with Machine.create(scenario, shared=True) as machine:
-        through, bare = trio.run(_rounds, machine, repeats)
+        through, bare = trio.run(_rounds, machine, context, repeats)
     ratios = tuple(a / b for a, b in zip(through, bare, strict=True))
     gib = [float(np.median(speeds)) / (1 << 30) for speeds in (through, bare)]
     note = f"{gib[0]:.2f} GiB/s through all, {gib[1]:.2f} GiB/s bare"
     return {name: Measurement(ratios, note) for name in names}
 
 
-async def _rounds(machine: Machine, repeats: int) -> tuple[list[float], list[float]]:
+async def _rounds(
+    machine: Machine, context: ForkServerContext, repeats: int
+) -> tuple[list[float], list[float]]:
     """Bytes/s of rounds through all, and of bare ones, in turns: A B B A A B ..."""
     speeds: tuple[list[float], list[float]] = ([], [])
-    async with _processes(machine) as freed:
+    async with _processes(machine, context) as freed:
         bench = ReclaimBench(machine, freed)
         await bench.wait_idle(reports_min=1)
         await bench.through_all()  # Everything was touched once before it is timed.
@@ -159,9 +163,10 @@ def would_discard(machine: Machine) -> npt.NDArray[Any]:
 
 
 @asynccontextmanager
-async def _processes(machine: Machine) -> AsyncIterator[EventfdNotifier]:
+async def _processes(
+    machine: Machine, context: ForkServerContext
+) -> AsyncIterator[EventfdNotifier]:
     """The host and the guest's kernel at work; yields what wakes the hinting task."""
-    context = start_fork_server(machine.scenario)
     freed, kick, call = notifiers = [EventfdNotifier() for _ in range(3)]
     handle, ram = machine.handle(), Passed(machine.ram.fd)
     wake = {notifier: Passed(notifier.fd) for notifier in notifiers}

@@ -100,7 +100,8 @@ def compare_command(
 def _require_parts(scenario: Scenario, candidates: list[Candidate], repeats: int) -> None:
     """Raise ConfigError for parameters that mechanisms or workload do not have, or a last seed
     that is too large."""
-    from emulator.guest.hinting.registry import load_mechanism
+    from emulator.compare.process import check_apart
+    from emulator.guest.hinting.registry import load_mechanism, source_of
     from emulator.workloads.registry import load_workload
 
     workload = scenario.workload
@@ -112,7 +113,10 @@ def _require_parts(scenario: Scenario, candidates: list[Candidate], repeats: int
     for candidate in candidates:
         mechanism = candidate.mechanism
         where = f"--mechanism {candidate.label.partition('(')[0]}"
-        load_mechanism(mechanism.name, mechanism.parameters, where=where)
+        if source_of(mechanism.name) is None:
+            load_mechanism(mechanism.name, mechanism.parameters, where=where)
+        else:
+            check_apart(msgspec.structs.replace(scenario, mechanism=mechanism), where=where)
 
 
 def _execute(

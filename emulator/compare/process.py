@@ -23,10 +23,11 @@ import msgspec
 
 from emulator.config.scenario import ROOT, Scenario
 from emulator.errors import ConfigError, MachineLacks, RunFailed
-from emulator.observer import Observer
+from emulator.observer import NullObserver, Observer
 from emulator.summary import SeriesRow, Summary
 
 _MODULE: Final = "emulator.compare.process"
+_KERNELS_VARIABLE: Final = "EMULATOR_KERNELS"  # As `devices.memory.jit`, which imports numba.
 _PR_SET_PDEATHSIG: Final = 1
 _STOP_S_MAX: Final = 90.0  # A report under way, and counting every page of a large guest.
 _INTERRUPTED: Final = 130
@@ -34,10 +35,12 @@ _WORDS_MAX: Final = 16_000
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process is to do, on its standard input."""
+    """What the process is to do, on its standard input: to run a scenario into `output`, or only
+    to make its mechanism, with `check_as` before what is wrong with it."""
 
     scenario: Scenario
-    output: str
+    output: str = ""
+    check_as: str | None = None
 
 
 class PhaseBegan(msgspec.Struct, frozen=True, tag="phase"):
@@ -58,6 +61,10 @@ class Happened(msgspec.Struct, frozen=True, tag="event"):
     text: str
 
 
+class Checked(msgspec.Struct, frozen=True, tag="checked"):
+    """The mechanism can be made."""
+
+
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """The run came to its end."""
 
@@ -71,7 +78,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     text: str
 
 
-Message = PhaseBegan | Sampled | Happened | Ended | Failed
+Message = PhaseBegan | Sampled | Happened | Checked | Ended | Failed
 
 _ERRORS: Final = {error.__name__: error for error in (ConfigError, MachineLacks, RunFailed)}
 
@@ -81,14 +88,29 @@ def run_apart(scenario: Scenario, *, output: Path, observer: Observer) -> Summar
 
     Raises the errors that the run raises there, and RunFailed if the process itself dies.
     """
-    order = msgspec.json.encode(Order(scenario=scenario, output=str(output.resolve())))
+    last = _order(Order(scenario=scenario, output=str(output.resolve())), observer)
+    assert isinstance(last, Ended), last
+    return last.summary
+
+
+def check_apart(scenario: Scenario, *, where: str) -> None:
+    """Raise ConfigError, beginning with `where`, if the scenario's mechanism cannot be made.
+
+    For a user's own: a process can hold the kernels of one such file only.
+    """
+    last = _order(Order(scenario=scenario, check_as=where), NullObserver())
+    assert isinstance(last, Checked), last
+
+
+def _order(order: Order, observer: Observer) -> Message:
+    """Have it done; raises the error if it fails."""
     reader, writer = os.pipe()
     with (
         os.fdopen(reader, "rb") as messages,
         tempfile.TemporaryFile() as told,
         tempfile.TemporaryFile() as words,
     ):
-        told.write(order)
+        told.write(msgspec.json.encode(order))
         told.seek(0)
         try:
             child = _start(writer, told, words)
@@ -105,8 +127,8 @@ def run_apart(scenario: Scenario, *, output: Path, observer: Observer) -> Summar
     for line in said:
         observer.event(line)
     match last:
-        case Ended():
-            return last.summary
+        case Ended() | Checked():
+            return last
         case Failed():
             raise _ERRORS.get(last.error, RunFailed)(last.text)
     reason = f": {said[-1]}" if said else ""
@@ -203,6 +225,21 @@ def _plain(value: object) -> object:
     raise TypeError(f"JSON has no form for {value!r}")
 
 
+def _done(order: Order, observer: Observer) -> Message:
+    if order.check_as is None:
+        from emulator.runner import run
+
+        return Ended(run(order.scenario, output=Path(order.output), observer=observer))
+    from emulator.guest.hinting.registry import load_mechanism, source_of
+
+    mechanism = order.scenario.mechanism
+    own = source_of(mechanism.name)
+    if own is not None:
+        os.environ[_KERNELS_VARIABLE] = str(own)  # Read when the first kernel is loaded.
+    load_mechanism(mechanism.name, mechanism.parameters, where=order.check_as)
+    return Checked()
+
+
 def main(descriptor: int) -> int:
     """Do what standard input orders, and tell of it on the pipe `descriptor`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's `&` has it ignored.
@@ -211,9 +248,7 @@ def main(descriptor: int) -> int:
     teller = _Teller(descriptor)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     try:
-        from emulator.runner import run
-
-        teller.tell(Ended(run(order.scenario, output=Path(order.output), observer=teller)))
+        teller.tell(_done(order, teller))
     except (ConfigError, MachineLacks, RunFailed) as error:
         known = next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
         teller.tell(Failed(known, " ".join(str(error).split())))

@@ -82,7 +82,7 @@ def setup_words(summary: Summary) -> list[str]:
 
 def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
     """All tables of a run; those of the mechanism and the workload only if these have figures."""
-    mechanism = _own("Mechanism", summary.hinting.mechanism)
+    mechanism = _own("Mechanism", summary.hinting.mechanism or {})
     tables = (_host(summary), _hinting(summary), *mechanism, _cost(summary), _vcpus(summary))
     more = (_stranded(summary), _oracle(summary), *_own("Workload", summary.workload))
     return tables + more

@@ -105,7 +105,7 @@ class Migrate:
         await churn(self.start_s)
         await vcpu.barrier()
         vcpu.phase("migrate")
-        if vcpu.index == 0 and record["state"] == MIGRATION_NONE:
+        if record["state"] == MIGRATION_NONE:
             record["state"] = MIGRATION_REQUESTED
         state["level_pages"] = grown_pages
         while record["state"] != MIGRATION_RESUMED:

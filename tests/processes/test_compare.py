@@ -107,6 +107,19 @@ def test_a_mechanism_that_dies_is_named_and_the_others_go_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_parameters_of_own_mechanisms_are_checked_before_any_run(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(DEADLY)
+    (tmp_path / "two.py").write_text(DEADLY)
+    done = compare(
+        *("--mechanism", "./one.py:Deadly", "--mechanism", "./two.py:Deadly(order=0)"),
+        folder=tmp_path / "out",
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: --mechanism ./two.py:Deadly.order: unknown key; allowed: none\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_without_a_baseline_there_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / "deadly.py").write_text(DEADLY)
     done = compare(
@@ -120,7 +133,7 @@ def test_without_a_baseline_there_is_no_comparison(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_processes_of_by_an_interrupted_comparison(
+def test_nothing_is_left_behind_by_an_interrupted_comparison(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     folder = tmp_path / "out"

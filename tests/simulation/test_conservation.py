@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from devices.memory.ram import PAGE_SIZE
 from emulator.errors import RunFailed
@@ -120,7 +120,7 @@ def run_of(name: str, **given_: Any) -> Summary:
 
 
 @given(random=st.random_module(), seed=st.integers(0, 2**63 - 1), scenario=SCENARIOS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
 def test_any_small_machine_is_sound(random: Any, seed: int, scenario: dict[str, Any]) -> None:
     run_of(seed=seed, **scenario)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.notifier import LocalNotifier
@@ -46,7 +46,9 @@ class Rig:
         self.kernel = GuestKernel(self.mm, machine.mechanism, machine.guest["hinting"], self.clock)
         self.discarder = Discarder(machine.ram, machine.host)
         self.freed, self.kick, self.call = LocalNotifier(), LocalNotifier(), LocalNotifier()
-        self.reporter = FreePageReporter(machine.driver(), kick=self.kick, call=self.call)
+        reporter = machine.reporter(kick=self.kick, call=self.call)
+        assert isinstance(reporter, FreePageReporter)
+        self.reporter = reporter
         self._nursery = nursery
         self._host = self._hinting = trio.CancelScope()
 
@@ -163,13 +165,13 @@ FAST = 'mechanism={name="page_reporting",order=4,delay="10ms",capacity=8}'
 
 
 @given(random=st.random_module(), times_s=TIMES, name=st.sampled_from(["memhog", "churn"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=[Phase.generate])
 def test_a_device_that_restarts_loses_no_page(random: Any, times_s: list[float], name: str) -> None:
     run_with_faults(small(name, FAST), times_s, Rig.restart_device)
 
 
 @given(random=st.random_module(), times_s=TIMES, name=st.sampled_from(["memhog", "churn"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, phases=[Phase.generate])
 def test_a_hinting_task_that_restarts_loses_no_page(
     random: Any, times_s: list[float], name: str
 ) -> None:
@@ -196,7 +198,7 @@ def test_the_ring_is_written_by_someone_else() -> None:
 
 
 @given(random=st.random_module(), seed=st.integers(0, 2**32 - 1), at_s=st.floats(0, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
 def test_any_bytes_in_the_ring_are_survived(random: Any, seed: int, at_s: float) -> None:
     """Refused, or taken for a report; never outside of the guest's memory, never without an end.
 

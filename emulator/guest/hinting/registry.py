@@ -41,9 +41,8 @@ def load_mechanism(name: str, parameters: Mapping[str, Any], *, where: str) -> "
     path = source_of(name)
     if path is None:
         if name not in MECHANISMS:
-            raise ConfigError(
-                f"{where}.name: unknown mechanism {name!r}{suggest(name, MECHANISMS)}, or FILE:CLASS"
-            )
+            known = suggest(name, MECHANISMS)
+            raise ConfigError(f"{where}.name: unknown mechanism {name!r}{known}, or FILE:CLASS")
         module_name, _, class_name = MECHANISMS[name].partition(":")
         module = importlib.import_module(module_name)
     else:

@@ -1,4 +1,4 @@
-"""The buddy allocator of one zone (Linux 6.6, mm/page_alloc.c).  The zone's lock is held throughout.
+"""The buddy allocator of one zone (Linux 6.6, mm/page_alloc.c); its lock is held throughout.
 
 Blocks of `1 << order` pages, free lists by order and migratetype.  Positions on a list are exact:
 head, tail and rotation are as in the kernel, since the mechanisms differ mainly there.

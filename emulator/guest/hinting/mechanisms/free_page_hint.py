@@ -209,6 +209,6 @@ class FreePageHint:
         """Called by allocations that would fail."""
         return FreePageHintHooks(arrays["control"], arrays["held"])
 
-    def start(self, mm: GuestMemory, actor: int) -> FreePageHintCycle:
-        """Holds nothing until the host asks."""
+    def start(self, mm: GuestMemory, actor: int) -> Any:
+        """A `FreePageHintCycle`, for `free_page_task`: it holds nothing until the host asks."""
         return FreePageHintCycle(self, mm, actor)

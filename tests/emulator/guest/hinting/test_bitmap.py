@@ -9,6 +9,7 @@ from emulator.guest.hinting.cycle import Report, Wait
 from emulator.guest.hinting.mechanisms.bitmap import Bitmap, nbits_of
 from emulator.guest.mm.layout import ISOLATED, MOVABLE, PAGE_SIZE, UNMOVABLE
 from emulator.guest.mm.page_alloc_kernels import drain_pcps
+from emulator.summary import lookup
 from tests.support.allocator_kernels import alloc, free
 from tests.support.guest import Guest, ZoneOf
 from tests.support.runs import simulate, small
@@ -231,4 +232,4 @@ def test_a_whole_guest_is_sound() -> None:
     done = simulate(small("churn", mechanism)).summary
     assert done.oracle.violations == 0
     assert done.hinting.returned_bytes
-    assert done.hinting.mechanism["bits_set"] > 0
+    assert lookup(done, "hinting.mechanism.bits_set") > 0

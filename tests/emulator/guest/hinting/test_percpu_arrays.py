@@ -236,6 +236,7 @@ def test_a_whole_guest_is_sound_and_its_figures_are_shown() -> None:
     assert done.oracle.violations == 0
     assert done.hinting.returned_bytes
     own = done.hinting.mechanism
+    assert own is not None
     assert own["captured_frees"] + own["ignored_frees"] > 0
     assert lookup(done, "hinting.mechanism.one_page_blocks") == own["one_page_blocks"] > 0
     [table] = [table for table in figure_tables(done) if table.title == "Mechanism"]

@@ -292,15 +292,15 @@ def test_under_churn_nothing_in_use_is_discarded(hint_list: str, tmp_path: Any) 
         "host.discard=64MiB",
         "mechanism.name=idle_age",
         "mechanism.order=4",
-        "mechanism.delay=",
         "mechanism.age=1ms",
         "mechanism.interval=1ms",
         f"mechanism.hint_list={hint_list}",
     ]
-    scenario = load_scenario("churn", [change for change in changes if not change.endswith("=")])
+    scenario = load_scenario("churn", changes)
     summary = run(scenario, output=tmp_path, observer=NullObserver())
-    assert summary.oracle.violations == 0 and summary.oracle.pages_checked > 0
-    assert summary.hinting.returned_bytes > 1000 * PAGE_SIZE
+    assert summary.oracle.violations == 0
+    assert (summary.oracle.pages_checked or 0) > 0
+    assert (summary.hinting.returned_bytes or 0) > 1000 * PAGE_SIZE
     assert summary.stranded.in_flight_bytes == 0
 
 
