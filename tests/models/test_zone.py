@@ -30,7 +30,7 @@ migratetypes = st.sampled_from([0, 1, 1, 1, 2])
 
 
 class Allocator(RuleBasedStateMachine):
-    """`owner`: of each block in use; `isolated`: blocks with the hinting task, in zone and order."""
+    """`owner`: of each block in use; `isolated`: zone, page frame and order of what is off."""
 
     @initialize(
         block_order=st.sampled_from([3, 4, 5, 9]),

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -55,9 +56,9 @@ def test_nothing_is_lost(vcpus: Vcpus) -> None:
 @pytest.mark.parametrize("vcpus", [2, 4], indirect=True)
 def test_no_page_in_use_is_discarded(vcpus: Vcpus) -> None:
     cpus, kernel = range(vcpus.guest.cpus), vcpus.guest.cpus
-    vcpus.start(kernel, lambda: vcpus.report(kernel))
+    vcpus.start(kernel, partial(vcpus.report, kernel))
     for cpu in cpus:
-        vcpus.start(cpu, lambda cpu=cpu: vcpus.churn(cpu, rounds=100, level=900, reports=200))  # type: ignore[misc]
+        vcpus.start(cpu, partial(vcpus.churn, cpu, rounds=100, level=900, reports=200))
     assert [vcpus.wait(cpu) for cpu in cpus] == [0] * len(cpus)
     vcpus.stop_reporting(kernel)
     assert vcpus.wait(kernel) == 0
@@ -77,7 +78,7 @@ def test_who_dies_with_a_lock_is_survived(vcpus: Vcpus, z: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     for cpu in (1, 2, 3):
-        vcpus.start(cpu, lambda cpu=cpu: vcpus.churn(cpu, rounds=60, level=900))  # type: ignore[misc]
+        vcpus.start(cpu, partial(vcpus.churn, cpu, rounds=60, level=900))
     vcpus.start(0, die_with_the_lock)
     assert vcpus.wait(0) == -signal.SIGKILL
     assert vcpus.mm.zones[z]["lock"] & 0xFFFF == 1
@@ -89,12 +90,12 @@ def test_who_dies_with_a_lock_is_survived(vcpus: Vcpus, z: int) -> None:
 def test_who_is_killed_at_any_moment_is_survived(vcpus: Vcpus) -> None:
     """Thirty deaths of three vCPUs, the fourth goes on; the hinting task isolates all the while."""
     chance = random.Random(1)
-    vcpus.start(4, lambda: vcpus.report(4))
-    vcpus.start(3, lambda: vcpus.churn(3, rounds=400, level=900))
+    vcpus.start(4, partial(vcpus.report, 4))
+    vcpus.start(3, partial(vcpus.churn, 3, rounds=400, level=900))
     pages = 0
     for death in range(30):
         cpu = death % 3
-        vcpus.start(cpu, lambda cpu=cpu, death=death: vcpus.churn(cpu, rounds=10**9, level=900, seed=death))  # type: ignore[misc]  # fmt: skip
+        vcpus.start(cpu, partial(vcpus.churn, cpu, rounds=10**9, level=900, seed=death))
         time.sleep(chance.uniform(0.001, 0.03))
         vcpus.kill(cpu)
         assert vcpus.wait(cpu) == -signal.SIGKILL

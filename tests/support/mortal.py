@@ -49,4 +49,4 @@ class Mortal:
 def mortal_memory(mm: GuestMemory, life: Life) -> GuestMemory:
     """The same memory, for a vCPU that lives so long."""
     hooks = type(mm.hooks)(*(Mortal(array, life) for array in mm.hooks))
-    return GuestMemory(*(Mortal(array, life) for array in mm[:-1]), hooks=hooks)  # type: ignore[arg-type]
+    return GuestMemory._make([*(Mortal(array, life) for array in mm[:-1]), hooks])

@@ -1,7 +1,7 @@
 """A mechanism that only watches: every hook counts its calls and keeps the last arguments."""
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,13 +63,13 @@ def tail_of_list(mm: Any, z: int, order: int, migratetype: int, sentinel: int) -
 @kernel(inner=True)
 def may_take(mm: Any, z: int, pfn: int, order: int) -> bool:
     note(mm, MAY_TAKE, z, pfn, order, 0)
-    return pfn != mm.hooks.rules[0]["not_taken"]
+    return bool(pfn != mm.hooks.rules[0]["not_taken"])
 
 
 @kernel(inner=True)
 def may_merge(mm: Any, z: int, pfn: int, order: int) -> bool:
     note(mm, MAY_MERGE, z, pfn, order, 0)
-    return pfn != mm.hooks.rules[0]["not_merged"]
+    return bool(pfn != mm.hooks.rules[0]["not_merged"])
 
 
 @kernel(inner=True)
@@ -85,7 +85,7 @@ def lists_forgotten(mm: Any, z: int) -> None:
 @kernel(inner=True)
 def before_failing(mm: Any, cpu: int, order: int, attempt: int) -> bool:
     note(mm, BEFORE_FAILING, cpu, order, attempt, 0)
-    return attempt < mm.hooks.rules[0]["attempts"]
+    return bool(attempt < mm.hooks.rules[0]["attempts"])
 
 
 @with_hooks(
@@ -109,7 +109,7 @@ class Watched(NamedTuple):
 class Watching:
     """The mechanism."""
 
-    name = "watching"
+    name: ClassVar[str] = "watching"
 
     def shared_arrays(self, geometry: Geometry) -> Layout:
         return {"calls": (CALL, 9), "rules": (RULES, 1)}

@@ -36,7 +36,6 @@ from emulator.guest.mm.list_kernels import (
     list_prev,
     pcp_list_sentinel,
 )
-from emulator.guest.mm.page_alloc_kernels import zone_of
 
 _UNLISTED = NR_KINDS  # PAGE.kind while the lists are made anew: a free block that is on none
 
@@ -257,8 +256,3 @@ def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
             freed += size
         at += size
     return freed
-
-
-@kernel
-def zone_index(mm: Any, pfn: int) -> int:
-    return zone_of(mm, pfn)

@@ -151,8 +151,8 @@ def test_the_upper_halves_go_to_the_heads() -> None:
 
 
 def test_split_halves_are_as_young_as_the_whole(full: Guest) -> None:
-    full.mm.pages["stamp"][:4] = 3
     full.give(*range(4))
+    full.mm.pages["stamp"][:4] = 3, 0, 0, 0
     assert take(full.mm, 0, 0, MOVABLE, 0) == 0
     assert [int(full.mm.pages[pfn]["stamp"]) for pfn in (1, 2)] == [3, 3]
 

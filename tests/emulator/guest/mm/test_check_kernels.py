@@ -89,24 +89,36 @@ def drop_from_list(guest: Guest) -> None:
         ("a page inside of a block heads one itself", set_page(5, kind=BUDDY)),
         ("a page inside of a block heads one itself", set_page(32, order=1, kind=RESERVED)),
         ("two free buddies are not merged", set_page(18, kind=BUDDY, order=0)),
-        ("nr_free differs from the blocks in the page array", lambda g: g.mm.zones[0]["nr_free"].put(2, 2)),
+        (
+            "nr_free differs from the blocks in the page array",
+            lambda g: g.mm.zones[0]["nr_free"].put(2, 2),
+        ),
         ("free_pages differs from the page array", set_zone(free_pages=6)),
         ("isolated_pages differs from the page array", set_zone(isolated_pages=0)),
         ("reported_pages differs from the page array", set_zone(reported_pages=0)),
         ("reported_pages differs from the page array", set_page(4, mark=0)),
-        ("a list holds a block that is not free, or of another order", set_page(19, kind=ALLOCATED)),
+        (
+            "a list holds a block that is not free, or of another order",
+            set_page(19, kind=ALLOCATED),
+        ),
         ("a list's links do not match", set_page(19, prev=30)),
         ("a list's links do not match", set_page(17, prev=30)),
         ("a list's links do not match", set_page(128 + MOVABLE, prev=30)),
         ("the lists hold fewer or more blocks than the page array", drop_from_list),
-        ("a per-CPU list holds a block that is not on it, or of another vCPU", set_page(17, owner=1)),
-        ("a per-CPU list holds a block that is not on it, or of another vCPU", set_page(17, kind=ALLOCATED)),
+        (
+            "a per-CPU list holds a block that is not on it, or of another vCPU",
+            set_page(17, owner=1),
+        ),
+        (
+            "a per-CPU list holds a block that is not on it, or of another vCPU",
+            set_page(17, kind=ALLOCATED),
+        ),
         ("a per-CPU count differs from its lists", lambda g: g.mm.pcps["count"].put(0, 3)),
         ("a per-CPU count differs from its lists", lambda g: g.mm.pcps["count"].put(0, 5)),
         ("a list holds what is no page of its zone", set_page(4, next=100)),
         ("a list holds what is no page of its zone", set_page(17, next=100)),
     ],
-)  # fmt: skip
+)
 def test_whatever_is_wrong_is_found(
     guest: Guest, message: str, spoil: Callable[[Guest], None]
 ) -> None:

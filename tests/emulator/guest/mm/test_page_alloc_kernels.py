@@ -207,10 +207,9 @@ def test_a_limit_below_the_batch_frees_one_page() -> None:
 
 def test_a_spill_goes_round_the_lists_from_the_one_freed_to() -> None:
     guest = guest_with(batch=5, high=12, pages=256)
-    order_0, order_1 = guest.fill()[:128], None
+    order_0 = guest.fill()[:128]
     guest.give(*range(128, 256))
-    order_1 = guest.fill(1)
-    assert order_1[0] == 128
+    assert guest.fill(1)[0] == 128
     guest.mm.pageblocks[:] = UNMOVABLE
     for pfn in (128, 132, 136):  # 6 pages on list 3: order 1, unmovable.
         free(guest.mm, 0, pfn, 1)
@@ -229,7 +228,7 @@ def test_a_spill_goes_round_the_lists_from_the_one_freed_to() -> None:
     guest.pcp()["free_factor"] = 0
     guest.mm.pageblocks[:] = MOVABLE
     free(guest.mm, 0, order_0[30], 0)
-    # min(5, 8 - 5) = 5 clamped to 3: both of list 1, then on to list 3, a block of two.
+    # 5, but 8 - 5 at most: both of list 1, then on to list 3, where a block is of two.
     assert guest.pcp_lists() == {3: [136, 132]}
     guest.counts()
 

@@ -114,7 +114,7 @@ def test_later_frees_neither_delay_the_pass_nor_ring_again(idle: Machine) -> Non
 
 
 def test_a_free_below_that_order_requests_nothing_until_it_merges(idle: Machine) -> None:
-    for pfn in range(0, 15):
+    for pfn in range(15):
         idle.free(pfn, order=0, at_s=10)
     assert idle.control["state"] == IDLE
     assert idle.mm.kernel[0]["doorbell"] == 0
@@ -278,7 +278,8 @@ def test_2_gib_come_back_in_eight_passes() -> None:
     mechanism = PageReporting(order=10)
     guest = Guest(ZoneOf(pages=512 << 10), pageblock_order=10, mechanism=mechanism)
     cycle = mechanism.start(guest.mm, 1)
-    now_s, passes = 2.0, []
+    now_s = 2.0
+    passes: list[int] = []
     assert cycle.step(0.0) == Wait(2.0)
     while len(passes) < 20:
         sent = 0
@@ -300,7 +301,9 @@ def test_2_gib_come_back_in_eight_passes() -> None:
 # --- Watermarks.
 
 
-@pytest.mark.parametrize(("low", "boost", "passes"), [(127, 0, True), (128, 0, False), (100, 27, True), (100, 28, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("low", "boost", "passes"), [(127, 0, True), (128, 0, False), (100, 27, True), (100, 28, False)]
+)
 def test_a_zone_with_less_than_a_batch_above_low_is_skipped_and_forgotten(
     low: int, boost: int, passes: bool
 ) -> None:
@@ -423,8 +426,15 @@ def test_an_allocation_gets_what_is_not_in_flight(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"order": -1}, {"order": MAX_ORDER + 1}, {"delay_s": -1}, {"delay_s": 1e6}, {"capacity": 0}, {"capacity": 1025}],
-)  # fmt: skip
+    [
+        {"order": -1},
+        {"order": MAX_ORDER + 1},
+        {"delay_s": -1},
+        {"delay_s": 1e6},
+        {"capacity": 0},
+        {"capacity": 1025},
+    ],
+)
 def test_bad_parameters_are_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(parameters)).removesuffix("_s")):
         PageReporting(**parameters)
