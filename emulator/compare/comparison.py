@@ -113,8 +113,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     repeats_planned: int
     seeds: list[int]
     is_balanced: bool  # Positions and neighbours; see `design`.
-    confidence: float  # Of all intervals together ...
-    intervals: int  # ... which are so many, ...
+    confidence: float  # Of all intervals of one mechanism together ...
+    intervals: int  # ... which are at most so many, ...
     confidence_each: float  # ... and hence of each.
     mechanisms: list[ComparedMechanism]
     figures: list[FigureOfAll]
@@ -156,7 +156,7 @@ def compare(
         for treatment in range(len(candidates))
     ]
     rows = [values[i : i + len(candidates)] for i in range(0, len(values), len(candidates))]
-    intervals = sum(len(pairs) > 1 for row in rows for pairs in _all_pairs(row))
+    intervals = _intervals_of_each(rows)
     confidence_each = each_of(CONFIDENCE, intervals)
     ended = sum(run.summary is not None for run in runs)
     is_complete = ended == repeats * len(candidates)
@@ -209,6 +209,15 @@ def _pairs(baseline: Values, other: Values) -> list[tuple[float, float]]:
 def _all_pairs(row: Sequence[Values]) -> Iterator[list[tuple[float, float]]]:
     for other in row[1:]:
         yield _pairs(row[0], other)
+
+
+def _intervals_of_each(rows: Sequence[Sequence[Values]]) -> int:
+    """The most intervals that any mechanism has."""
+    counts = [0] * (len(rows[0]) - 1)
+    for row in rows:
+        for number, pairs in enumerate(_all_pairs(row)):
+            counts[number] += len(pairs) > 1
+    return max(counts)
 
 
 def _mechanism(

@@ -8,9 +8,9 @@ A difference counts only if its whole interval lies beyond the noise floor: an i
 zero does not, nor does one that stays under the floor or reaches below it.  The floor stands for
 what repeating does not average out, such as the resolution of a histogram.
 
-Many intervals are looked at together.  Each is made wide enough that *all* of them hold with the
-confidence asked for (Bonferroni), so that a mechanism compared with itself is not told apart from
-itself because something always sticks out.
+Many figures are looked at together.  Each interval is made wide enough that *all* those of one
+mechanism hold with the confidence asked for (Bonferroni), so that a mechanism compared with itself
+is not told apart from itself because something always sticks out.
 """
 
 import math
@@ -81,12 +81,16 @@ def each_of(confidence: float, intervals: int) -> float:
     return 1 - (1 - confidence) / max(1, intervals)
 
 
+def widths_per_spread(confidence: float, pairs: int) -> float:
+    """Half of an interval of so many pairs (2 or more), in standard deviations of a difference."""
+    return t_quantile(confidence, pairs - 1) / math.sqrt(pairs)
+
+
 def half_width_of(values: Sequence[float], confidence: float) -> float | None:
     """Half of the t interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    spread = stdev(values)
-    return t_quantile(confidence, len(values) - 1) * spread / math.sqrt(len(values))
+    return widths_per_spread(confidence, len(values)) * stdev(values)
 
 
 def paired_difference(

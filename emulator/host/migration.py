@@ -89,7 +89,3 @@ class Migration:
         ranges["offset"] = edges[::2] * PAGE_SIZE
         ranges["length"] = (edges[1::2] - edges[::2]) * PAGE_SIZE
         return ranges
-
-    def close(self) -> None:
-        """Drop the view of the guest's RAM."""
-        self._words = np.zeros(0, np.int64)

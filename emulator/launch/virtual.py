@@ -8,7 +8,7 @@ are ready at the same instant.  The code that runs is the code of the processes.
 import random
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import trio
 import trio.testing
@@ -32,6 +32,8 @@ from emulator.measure import RunTimes, summarize
 from emulator.observer import Observer
 from emulator.sampler import Sampler
 from emulator.summary import Summary
+
+_STOP_S_MAX: Final = 60.0  # In virtual time.
 
 
 def run_virtual(machine: Machine, observer: Observer) -> Summary:
@@ -87,12 +89,11 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
             # The hinting task ends before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(guest_kernel.run_hinting, reporter, freed)
-                limit_s = scenario.run.time_limit_s
-                with trio.move_on_after(float("inf") if limit_s is None else limit_s) as limit:
+                try:
                     await _run_vcpus(machine, mm, clock, freed, sampler)
-                if limit.cancelled_caught:
-                    raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
-                nursery.cancel_scope.cancel()
+                finally:
+                    outer.start_soon(_give_up_on_host)
+                    nursery.cancel_scope.cancel()
             outer.cancel_scope.cancel()
         ended_s = trio.current_time()
         observer.sample(sampler.sample(ended_s))
@@ -138,23 +139,34 @@ def _start_host(
     return reporter
 
 
+async def _give_up_on_host() -> None:
+    """A report that is never acknowledged would never end."""
+    await trio.sleep(_STOP_S_MAX)
+    raise RunFailed(f"the host did not acknowledge a report within {_STOP_S_MAX:.0f} s")
+
+
 async def _run_vcpus(
     machine: Machine, mm: GuestMemory, clock: Clock, freed: LocalNotifier, sampler: Sampler
 ) -> None:
     arrays: dict[str, Any] = machine.workload_arrays()
-    async with trio.open_nursery() as nursery:
-        for index in range(machine.scenario.guest.vcpus):
-            vcpu = Vcpu(
-                index,
-                mm,
-                machine.ram.view(),
-                machine.guest["phases"],
-                clock,
-                freed,
-                seed=machine.scenario.run.seed,
-                on_phase=lambda: sampler.note(trio.current_time()),
-            )
-            nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
+    run = machine.scenario.run
+    limit_s = float("inf") if run.time_limit_s is None else run.time_limit_s
+    with trio.move_on_after(limit_s) as limit:
+        async with trio.open_nursery() as nursery:
+            for index in range(machine.scenario.guest.vcpus):
+                vcpu = Vcpu(
+                    index,
+                    mm,
+                    machine.ram.view(),
+                    machine.guest["phases"],
+                    clock,
+                    freed,
+                    seed=run.seed,
+                    on_phase=lambda: sampler.note(trio.current_time()),
+                )
+                nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
+    if limit.cancelled_caught:
+        raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
 
 
 async def _work(machine: Machine, arrays: dict[str, Any], vcpu: Vcpu) -> None:

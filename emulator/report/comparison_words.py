@@ -16,6 +16,7 @@ from emulator.compare.comparison import (
     FoundDifference,
 )
 from emulator.compare.design import design_repeats
+from emulator.compare.statistics import widths_per_spread
 from emulator.report.wording import (
     count_text,
     counted,
@@ -50,6 +51,7 @@ DECISIVE: Final = (
 PLUS_MINUS: Final = "±"
 PLUS_MINUS_ASCII: Final = "+-"
 
+_REPEATS_FEW: Final = 6
 _NEGLIGIBLE: Final = 1e-9  # Of a per cent: rounding of equal differences.
 _FRACTION_MAX: Final = 10.0  # Above 1000 % a difference is given in the figure's own unit.
 
@@ -170,8 +172,9 @@ def method_text(comparison: Comparison, plus_minus: str = PLUS_MINUS) -> list[st
         sentences.append(
             f"Differences are to {comparison.baseline.label}: the mean of the paired differences "
             f"{plus_minus} half the width of its interval (Student's t; "
-            f"{100 * comparison.confidence:.0f} % for all {comparison.intervals} intervals "
-            f"together, {100 * comparison.confidence_each:.3g} % for each, after Bonferroni)."
+            f"{100 * comparison.confidence:.0f} % for all {comparison.intervals} figures of a "
+            f"mechanism together, {100 * comparison.confidence_each:.3g} % for each, after "
+            f"Bonferroni)."
         )
     else:
         sentences.append(
@@ -196,7 +199,14 @@ def method_text(comparison: Comparison, plus_minus: str = PLUS_MINUS) -> list[st
         f"Pairs have the same seed and lie in the same repeat; the order is a Williams design, "
         f"interleaved: {balance}."
     )
-    if repeats > 1 and all(_is_one_value(found.values) for found in _all_values(comparison)):
+    is_constant = all(_is_one_value(found.values) for found in _all_values(comparison))
+    if 1 < repeats < _REPEATS_FEW and not is_constant:
+        widths = [widths_per_spread(comparison.confidence_each, n) for n in (repeats, 2 * repeats)]
+        sentences.append(
+            f"{repeats} repeats are few: with {2 * repeats} the same noise would give intervals "
+            f"{widths[0] / widths[1]:.1f} times narrower."
+        )
+    if repeats > 1 and is_constant:
         sentences.append(
             "All repeats are equal, whatever the seed: one run of each says as much, and no "
             "interval says how another workload would fare."

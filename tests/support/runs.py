@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.config.scenario import Scenario, load_scenario
+from emulator.guest.hinting.cycle import Mechanism
 from emulator.launch.virtual import run_virtual
-from emulator.machine import Machine
+from emulator.machine import Machine, load_parts
 from emulator.observer import NullObserver, Observer
 from emulator.summary import SeriesRow, Summary
 
@@ -55,10 +56,17 @@ class Watcher(NullObserver):
 
 
 def simulate(
-    scenario: Scenario, sabotage: Callable[[Machine, SeriesRow], None] | None = None
+    scenario: Scenario,
+    sabotage: Callable[[Machine, SeriesRow], None] | None = None,
+    mechanism: Mechanism | None = None,
 ) -> Simulated:
-    """Run it in virtual time; `sabotage` is called at each sample, while the run goes on."""
-    with Machine.create(scenario, shared=False, say=lambda text: None) as machine:
+    """Run it in virtual time, with `mechanism` if it has none of its own to go by.
+
+    `sabotage` is called at each sample, while the run goes on.
+    """
+    own, workload = load_parts(scenario)
+    parts = (own if mechanism is None else mechanism, workload)
+    with Machine.create_for(scenario, *parts, shared=False, say=lambda text: None) as machine:
 
         def at_sample(row: SeriesRow) -> None:
             if sabotage is not None:

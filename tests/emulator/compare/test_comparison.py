@@ -87,14 +87,20 @@ def test_a_failed_run_ends_its_mechanism_and_no_other(comparison: Comparison) ->
     assert not comparison.is_balanced  # Four repeats of four would be.
 
 
-def test_all_intervals_together_have_the_confidence(comparison: Comparison) -> None:
-    counted = sum(
-        found.difference is not None and found.difference.half_width is not None
-        for figure in comparison.figures
-        for found in figure.mechanisms
-    )
-    assert comparison.intervals == counted > 10
-    assert comparison.confidence_each == each_of(0.95, counted)
+def test_all_intervals_of_a_mechanism_together_have_the_confidence(
+    comparison: Comparison,
+) -> None:
+    counts = [
+        sum(
+            found.difference is not None and found.difference.half_width is not None
+            for figure in comparison.figures
+            for found in figure.mechanisms[number : number + 1]
+        )
+        for number in range(4)
+    ]
+    assert counts == [0, 8, 8, 0]
+    assert comparison.intervals == 8
+    assert comparison.confidence_each == each_of(0.95, 8)
 
 
 def test_violations_are_counted_and_not_averaged(comparison: Comparison) -> None:

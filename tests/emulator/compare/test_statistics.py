@@ -12,6 +12,7 @@ from emulator.compare.statistics import (
     paired_difference,
     t_probability,
     t_quantile,
+    widths_per_spread,
 )
 
 
@@ -108,6 +109,11 @@ def test_pairs_must_be_pairs() -> None:
         paired_difference([], [], confidence=0.95, floor_fraction=0.0)
     with pytest.raises(ValueError, match="zip"):
         paired_difference([1.0], [1.0, 2.0], confidence=0.95, floor_fraction=0.0)
+
+
+def test_the_width_of_an_interval_in_spreads() -> None:
+    assert widths_per_spread(0.95, 2) == pytest.approx(12.706 / math.sqrt(2), abs=0.001)
+    assert widths_per_spread(0.95, 10) == pytest.approx(2.262 / math.sqrt(10), abs=0.001)
 
 
 def test_all_intervals_together_have_the_confidence() -> None:

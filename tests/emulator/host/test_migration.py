@@ -53,8 +53,6 @@ class Source:
 def source(request: pytest.FixtureRequest) -> Iterator[Source]:
     made = Source(request.param)
     yield made
-    made.migration.close()
-    made.words = np.zeros(0, np.int64)
     made.ram.close()
 
 

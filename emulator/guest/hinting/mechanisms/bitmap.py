@@ -17,7 +17,8 @@ pageblock survives the isolation.
 Known flaws, visible when run, with the figures that show them:
 
 - A burst that ends below the threshold waits for ever, in each zone: `stranded_bytes`, `bits_left`.
-  `threshold = 1` repairs that, at the price of a pass for every free.
+  `threshold = 1` repairs that, at the price of more passes, if `look_again` repairs the next:
+  alone it lets a pass begin with a burst's first block and leaves all behind that one.
 - While a pass runs, no free asks for another, and at its end nobody looks.  Bits that were set
   behind it wait for the next free, however many they are: the same figures, with more bits than
   the threshold.  `look_again` repairs that: a pass is followed by another while it is due.
