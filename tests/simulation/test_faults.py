@@ -193,7 +193,7 @@ def test_the_ring_is_written_by_someone_else() -> None:
         if row.time_s >= 1:
             machine.regions["ring"].arrays["queue"][:] = 0xFF
 
-    with pytest.raises(RunFailed, match="broke .* balloon device: "):
+    with pytest.raises(RunFailed, match=r"broke .* balloon device: "):
         simulate(small("memhog", FAST), scribble)
 
 
@@ -215,7 +215,8 @@ def test_any_bytes_in_the_ring_are_survived(random: Any, seed: int, at_s: float)
     try:
         run = simulate(small("memhog", FAST, 'run.time_limit="60s"'), scribble)
     except RunFailed as error:
-        assert "balloon device" in str(error) or "time_limit" in str(error)
+        refused = ("balloon device", "time_limit", "did not acknowledge a report")
+        assert any(words in str(error) for words in refused)
     else:
         assert (run.summary.host.resident_bytes_end or 0) % PAGE_SIZE == 0
 

@@ -233,6 +233,31 @@ def test_a_spill_goes_round_the_lists_from_the_one_freed_to() -> None:
     guest.counts()
 
 
+def test_a_spill_goes_on_with_the_next_list_and_not_with_the_one_before() -> None:
+    guest = guest_with(batch=5, high=12, pages=256)
+    pages = guest.fill()
+    for kind, first, count in ((UNMOVABLE, 0, 5), (RECLAIMABLE, 40, 5), (MOVABLE, 80, 2)):
+        guest.mm.pageblocks[:] = kind
+        for pfn in pages[first : first + 2 * count : 2]:
+            free(guest.mm, 0, pfn, 0)
+    assert guest.pcp_lists() == {
+        UNMOVABLE: [8, 6, 4, 2, 0],
+        RECLAIMABLE: [48, 46],  # Both of MOVABLE, then three of these.
+    }
+
+
+def test_the_factor_grows_up_to_the_limit_and_not_beyond() -> None:
+    guest = guest_with(batch=2, high=10, pages=256)
+    pages = guest.fill()
+    factors = []
+    for pfn in pages[:128:2]:
+        before = int(guest.pcp()["count"])
+        free(guest.mm, 0, pfn, 0)
+        if guest.pcp()["count"] <= before:
+            factors.append(int(guest.pcp()["free_factor"]))
+    assert factors[:5] == [1, 2, 2, 2, 2]  # 2 << 2 is high - batch.
+
+
 def test_draining_begins_with_the_first_list() -> None:
     guest = guest_with(batch=4)
     alloc(guest.mm, 0, 0, UNMOVABLE)
