@@ -77,9 +77,7 @@ class Guest:
         self.mm = memory_of(arrays, mechanism)
         self.ram = RamView(arrays["words"], 0, 1)
         self.cpus = cpus
-        boot(
-            self.mm, self.ram, zones, thp=thp, pageblock_order=pageblock_order, virtual=True
-        )  # fmt: skip
+        boot(self.mm, self.ram, zones, thp=thp, pageblock_order=pageblock_order, virtual=True)
         if mechanism is SILENT:
             self.mm.hooks.control[0]["order"] = MAX_ORDER + 1
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FILES = [
     "tests/emulator/guest/mm",
     "tests/emulator/guest/hinting/mechanisms/test_page_reporting.py",
+    "tests/emulator/guest/hinting/mechanisms/test_page_reporting_limits.py",
     "tests/emulator/guest/test_histogram.py",
     "tests/emulator/guest/test_ram_kernels.py",
     "tests/emulator/guest/test_recovery_task.py",
