@@ -91,18 +91,20 @@ class Plain:
         step(mm, actor, batch, now_s) -> Wait | Report
         drain(mm, actor, batch, reported, now_s)
 
-    `batch`: BATCH[capacity], for the blocks of one report.  Hooks are optional.
+    `batch`: BATCH[capacity], for the blocks of one report.  `state`: an instance of a class that
+    names hooks (`with_hooks`), where there are any.
     """
 
     capacity: ClassVar[int] = 1
+    state: ClassVar[Any] = NoHooks()
 
     def shared_arrays(self, geometry: Geometry) -> Layout:
         """None."""
         return {}
 
     def hooks(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Any:
-        """None."""
-        return NoHooks()
+        """`state`."""
+        return self.state
 
     def step(self, mm: GuestMemory, actor: int, batch: npt.NDArray[Any], now_s: float) -> Decision:
         """Decide, and isolate what is to be reported."""

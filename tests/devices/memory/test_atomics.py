@@ -14,7 +14,7 @@ WORDS = np.dtype([("narrow", "<u4"), ("unused", "<u4"), ("wide", "<i8")])
 compiled_only = pytest.mark.skipif(interpreted(), reason="interpreted kernels run alone")
 
 
-def shared_words(count: int) -> tuple[int, np.ndarray]:  # type: ignore[type-arg]
+def shared_words(count: int) -> tuple[int, np.ndarray]:
     fd = os.memfd_create("atomics-test")
     os.ftruncate(fd, 4096)
     return fd, map_file(fd, 4096)[: count * WORDS.itemsize].view(WORDS)
