@@ -8,7 +8,13 @@ import numpy.typing as npt
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.memory.ram import PAGE_SIZE, GuestRam
-from emulator.host.discard_kernels import count_still_gone, forget, punch
+from emulator.host.discard_kernels import (
+    SCRATCH,
+    SCRATCH_WORDS,
+    count_still_gone,
+    forget,
+    punch,
+)
 
 RAM_REGION: Final = 0  # Of the guest's address space; its rings lie in another, and are kept.
 
@@ -37,6 +43,8 @@ class Discarder:
         self._account = account[0]
         self._words = ram.view().words
         self._returned = np.zeros(ram.size_bytes // PAGE_SIZE, np.uint8)
+        self._resident = np.zeros(len(self._returned) if ram.kind == "memfd" else 0, np.uint8)
+        self._scratch = np.zeros(SCRATCH_WORDS, SCRATCH)
 
     def discard(self, ranges: npt.NDArray[Any]) -> int:
         """Discard valid ranges of whole pages, DISCARD_RANGE[n]; returns the bytes that came back.
@@ -46,7 +54,11 @@ class Discarder:
         began_ns = time.monotonic_ns()
         joined = join_adjacent(ranges)
         if self._ram.kind == "memfd":
-            returned = int(punch(self._ram.fd, joined, self._returned))
+            returned = int(
+                punch(
+                    self._ram.fd, self._words, joined, self._returned, self._resident, self._scratch
+                )
+            )
             if returned < 0:
                 raise OSError("the system refused to punch a hole into the guest's memory")
         else:

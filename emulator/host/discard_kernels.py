@@ -1,14 +1,18 @@
 """Giving ranges of guest memory back to the system, and counting what really came back.
 
 A page counts as returned if it was resident just before its discard.  The kernel is asked for that
-range by range (SEEK_DATA, SEEK_HOLE): the file's size before and after would also hold what the
-vCPUs fault in meanwhile.
+range by range: the file's size before and after would also hold what the vCPUs fault in meanwhile.
+cachestat(2) (Linux 6.5) counts a range's pages in a few microseconds; where it says "some", or does
+not exist, mincore(2) names them.  (SEEK_HOLE would look for the end of the data far behind the
+range, page by page.)
 """
 
 import ctypes
 import os
+import platform
 from typing import Any, Final
 
+import numpy as np
 from numba import types
 
 from devices.memory.jit import i64, interpreted, kernel
@@ -17,6 +21,12 @@ from devices.memory.ram import PAGE_SIZE
 _SEEK_DATA: Final = 3
 _SEEK_HOLE: Final = 4
 _PUNCH_HOLE_KEEP_SIZE: Final = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+_SYS_CACHESTAT: Final = 451  # on every architecture
+_SYS_MINCORE: Final = {"x86_64": 27, "aarch64": 232}[platform.machine()]
+
+# What system calls read and write: struct cachestat_range (2 words) and struct cachestat (5).
+SCRATCH: Final = np.dtype("<i8")
+SCRATCH_WORDS: Final = 7
 
 if interpreted():
     _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,33 +42,54 @@ if interpreted():
             ctypes.c_int(fd), ctypes.c_int(mode), ctypes.c_long(offset), ctypes.c_long(length)
         )
         return result
+
+    def _syscall(number: int, a: int, b: int, c: int, d: int) -> int:
+        result: int = _libc.syscall(*map(ctypes.c_long, (number, a, b, c, d)))
+        return result
 else:
     _lseek = types.ExternalFunction("lseek", types.int64(types.int32, types.int64, types.int32))
     _fallocate = types.ExternalFunction(
         "fallocate", types.int32(types.int32, types.int32, types.int64, types.int64)
     )
+    _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 5))
+
+
+@kernel(inner=True)
+def _resident_pages(fd: int, start: int, length: int, scratch: Any) -> int:
+    """Pages of a range of the file that are resident; -1 where the kernel cannot count them."""
+    scratch[0] = start
+    scratch[1] = length
+    address = i64(scratch.ctypes.data)
+    if _syscall(_SYS_CACHESTAT, fd, address, address + 16, 0) != 0:
+        return -1
+    return i64(scratch[2])  # nr_cache
 
 
 @kernel
-def punch(fd: int, ranges: Any, returned: Any) -> int:
-    """Punch DISCARD_RANGE[n] `ranges` out of a memfd; marks the pages in `returned` (u1 a page).
+def punch(fd: int, words: Any, ranges: Any, returned: Any, vector: Any, scratch: Any) -> int:
+    """Punch DISCARD_RANGE[n] `ranges` out of a memfd that is mapped as `words`.
 
+    Marks the pages that were resident in `returned` (u1 a page).  `vector` (u1 a page) and
+    `scratch` (SCRATCH[SCRATCH_WORDS]) are for the kernel to write to.
     Returns the bytes that were resident, or -1 if the system refused a discard.
     """
     total = i64(0)
     for index in range(len(ranges)):
-        start = i64(ranges[index]["offset"])
-        end = start + i64(ranges[index]["length"])
-        at = _lseek(fd, start, _SEEK_DATA)
-        while 0 <= at < end:
-            hole = min(_lseek(fd, at, _SEEK_HOLE), end)
-            total += hole - at
-            for page in range(at // PAGE_SIZE, hole // PAGE_SIZE):
+        start, length = i64(ranges[index]["offset"]), i64(ranges[index]["length"])
+        first, end = start // PAGE_SIZE, (start + length) // PAGE_SIZE
+        found = _resident_pages(fd, start, length, scratch)
+        if found == end - first:
+            for page in range(first, end):
                 returned[page] = 1
-            if hole == end:
-                break
-            at = _lseek(fd, hole, _SEEK_DATA)
-        if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, start, end - start) != 0:
+            total += length
+        elif found != 0:
+            where = i64(words.ctypes.data) + start
+            _syscall(_SYS_MINCORE, where, length, i64(vector.ctypes.data) + first, 0)
+            for page in range(first, end):
+                resident = vector[page] & 1
+                returned[page] |= resident
+                total += i64(resident) * PAGE_SIZE
+        if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, start, length) != 0:
             return -1
     return total
 

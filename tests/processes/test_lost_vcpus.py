@@ -11,8 +11,15 @@ from tests.support.real_runs import Processes, Run, once, real, run_real
 
 pytestmark = pytest.mark.slow
 
-CHURN = ('workload={kind="churn",duration="700ms",idle="200ms",order_max=10}',)
+CHURN = 'workload={kind="churn",duration="600ms",idle="200ms",order_max=10}'
+LONGER = 'workload={kind="churn",duration="2s",idle="0s",order_max=10}'
 REPORTING = 'mechanism={name="page_reporting",order=3,delay="5ms",capacity=8}'
+REPLAY = (
+    'run.launcher="processes"',
+    'guest.memory="2GiB"',
+    "workload.speed=40",
+    'workload.idle="0s"',
+)
 
 
 def worked(processes: Processes, row: SeriesRow) -> bool:
@@ -33,16 +40,15 @@ def assert_recovered(run: Run, lost: list[str]) -> None:
 
 
 @pytest.mark.parametrize("vcpus", [2, 4, 8])
-@pytest.mark.parametrize("mechanism", ['mechanism={name="off"}', REPORTING])
-def test_a_vcpu_that_dies_at_work_is_buried(vcpus: int, mechanism: str) -> None:
-    scenario = real("churn", *CHURN, mechanism, f"guest.vcpus={vcpus}")
+def test_a_vcpu_that_dies_at_work_is_buried(vcpus: int) -> None:
+    scenario = real("churn", CHURN, REPORTING, f"guest.vcpus={vcpus}")
     run = run_real(scenario, once(worked, lambda processes: processes.kill("vCPU 1")))
     assert_recovered(run, ["vCPU 1"])
 
 
 @pytest.mark.parametrize("mechanism", ['mechanism={name="off"}', REPORTING])
 def test_a_vcpu_that_dies_with_the_zone_lock_is_buried(mechanism: str) -> None:
-    scenario = real("churn", *CHURN, mechanism, "guest.vcpus=4")
+    scenario = real("churn", LONGER, mechanism, "guest.vcpus=4")
     run = run_real(scenario, once(worked, lambda processes: processes.kill_within_lock(2)))
     assert_recovered(run, ["vCPU 2"])
 
@@ -55,7 +61,7 @@ def test_vcpus_that_die_together_are_buried_whoever_has_the_lock() -> None:
         processes.kill("vCPU 0")
         processes.kill("vCPU 3")
 
-    run = run_real(real("churn", *CHURN, REPORTING, "guest.vcpus=4"), once(worked, kill_three))
+    run = run_real(real("churn", LONGER, REPORTING, "guest.vcpus=4"), once(worked, kill_three))
     assert_recovered(run, ["vCPU 0", "vCPU 1", "vCPU 3"])
 
 
@@ -68,9 +74,7 @@ def test_a_vcpu_that_dies_at_a_barrier_holds_up_nobody() -> None:
 
 
 def test_a_vcpu_that_dies_in_a_replay_ends_nobody_elses() -> None:
-    scenario = real(
-        "replay", 'run.launcher="processes"', 'guest.memory="2GiB"', "workload.speed=40"
-    )
+    scenario = real("replay", *REPLAY)
     run = run_real(scenario, once(worked, lambda processes: processes.kill("vCPU 1")))
     assert_recovered(run, ["vCPU 1"])
 
@@ -81,5 +85,5 @@ def test_when_every_vcpu_has_died_the_run_ends() -> None:
             processes.kill(f"vCPU {cpu}")
 
     with pytest.raises(RunFailed, match="every vCPU has died; the run was ended"):
-        run_real(real("churn", *CHURN), once(worked, kill_all))
+        run_real(real("churn", CHURN), once(worked, kill_all))
     assert multiprocessing.active_children() == []

@@ -52,7 +52,8 @@ class Processes:
         """Stop it where it is, and wait until it stands."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGSTOP)
-        while state_of(pid) != "T":
+        while (state := state_of(pid)) != "T":
+            assert state not in "XZ", f"{name} has ended"
             time.sleep(0)
 
     def kill_within_lock(self, cpu: int) -> None:

@@ -1,0 +1,110 @@
+"""Whole runs in real processes: sound under every load, and over at once if a part of it dies."""
+
+import multiprocessing
+import re
+import time
+
+import pytest
+
+from emulator.errors import RunFailed
+from emulator.summary import SeriesRow
+from tests.support.real_runs import Processes, once, orphaned_segments, real, run_real
+
+pytestmark = pytest.mark.slow
+
+WORKLOADS = {
+    "memhog": ('workload={kind="memhog",idle="300ms"}',),
+    "page_fault1": ('workload={kind="page_fault1",duration="500ms",size="8MiB"}',),
+    "churn": ('workload={kind="churn",duration="500ms",idle="200ms",order_max=10}',),
+}
+REPORTING = 'mechanism={name="page_reporting",order=3,delay="5ms",capacity=8}'
+CHURN = 'workload={kind="churn",duration="20s",order_max=10}'
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_run_is_sound_with_any_number_of_vcpus(name: str, vcpus: int) -> None:
+    summary = run_real(real(name, *WORKLOADS[name], REPORTING, f"guest.vcpus={vcpus}")).summary
+    assert summary.oracle.violations == 0
+    assert (summary.oracle.pages_checked or 0) > 10_000
+    assert summary.vcpus.lost == 0
+    assert summary.stranded.in_flight_bytes == 0
+    hinting = summary.hinting
+    assert (hinting.reports or 0) > 0
+    assert 0 < (hinting.returned_bytes or 0) <= (hinting.claimed_bytes or 0)
+    assert (hinting.reclaim_latency_ms.max if hinting.reclaim_latency_ms else None) is not None
+    assert multiprocessing.active_children() == []
+    assert orphaned_segments() == set()
+
+
+def test_accounted_ram_works_between_processes() -> None:
+    settings = ('guest.ram="accounted"', 'guest.memory="1GiB"', "guest.vcpus=2")
+    summary = run_real(real("memhog", *WORKLOADS["memhog"], REPORTING, *settings)).summary
+    assert summary.oracle.violations == 0
+    assert summary.host.resident_bytes_peak == summary.oracle.pages_checked * 4096 // 2  # type: ignore[operator]
+
+
+def test_a_replay_is_paced_by_its_own_times() -> None:
+    settings = ('run.launcher="processes"', 'guest.memory="2GiB"', 'workload.idle="0s"')
+    summary = run_real(real("replay", *settings, "workload.speed=20")).summary
+    assert summary.oracle.violations == 0
+    assert summary.workload["events_skipped"] == 0
+    assert (summary.wall_s or 0) > summary.workload["span_s"] / 20
+
+
+def working(processes: Processes, row: SeriesRow) -> bool:
+    return (row.operations or 0) > 20_000
+
+
+def reporting(processes: Processes, row: SeriesRow) -> bool:
+    """A report is in flight: its blocks are isolated, and the host stands still."""
+    if (row.reports or 0) == 0:
+        return False
+    processes.stop("host")
+    isolated = processes.machine.guest["zones"]["isolated_pages"]
+    return bool(int(isolated.sum())) or row.time_s > 10
+
+
+@pytest.mark.parametrize("name", ["guest kernel", "host"])
+def test_without_guest_kernel_or_host_the_run_ends(name: str) -> None:
+    killed_s: list[float] = []
+
+    def kill(processes: Processes) -> None:
+        processes.kill(name)
+        killed_s.append(time.monotonic())
+
+    message = re.escape(f"the {name} was killed by signal 9 (SIGKILL); the run was ended")
+    with pytest.raises(RunFailed, match=message):
+        run_real(real("churn", CHURN, REPORTING), once(working, kill))
+    assert time.monotonic() - killed_s[0] < 5
+    assert multiprocessing.active_children() == []
+    assert orphaned_segments() == set()
+
+
+def test_a_host_that_dies_during_a_report_ends_the_run() -> None:
+    in_flight: list[int] = []
+
+    def kill(processes: Processes) -> None:
+        isolated = processes.machine.guest["zones"]["isolated_pages"]
+        in_flight.append(int(isolated.sum()))
+        processes.kill("host")
+
+    with pytest.raises(RunFailed, match="the host was killed by signal 9"):
+        run_real(real("churn", CHURN, REPORTING), once(reporting, kill))
+    assert in_flight[0] > 0
+    assert multiprocessing.active_children() == []
+
+
+def test_a_guest_that_breaks_the_ring_is_told_so() -> None:
+    def scribble(processes: Processes) -> None:
+        processes.machine.regions["ring"].arrays["queue"][:] = 0xFF
+
+    with pytest.raises(RunFailed, match=r"the (host|guest kernel) failed: the .* balloon device: "):
+        run_real(real("churn", CHURN, REPORTING), once(working, scribble))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_run_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(RunFailed, match=r"took longer than run.time_limit, 1.0 s"):
+        run_real(real("churn", CHURN, 'run.time_limit="1s"'))
+    assert multiprocessing.active_children() == []
