@@ -22,6 +22,15 @@ STAGES = {
 }
 CTRL_C, SIGTERM = (130, "Interrupted."), (143, "Ended by SIGTERM.")
 RECORDED = "What was recorded is in run"
+FAILS_AT_WORK = """
+from tests.support.liar import Liar, LiarCycle
+class Cycle(LiarCycle):
+    def step(self, now_s):
+        raise LookupError("nothing to report")
+class Mine(Liar):
+    def start(self, mm, actor):
+        return None if mm.kernel[0]["virtual"] else Cycle(self, mm)  # Not in the rehearsal.
+"""
 
 
 def assert_ended(ended: Ended, exit_code: int, *lines: str) -> None:
@@ -63,7 +72,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path: Path, stage: str) 
         running.wait_for(sign)
         running.send(signal.SIGKILL)
         assert_ended(running.wait_ended(), 137)
-        running.assert_nothing_left()
+        running.assert_nothing_left(but_files=True)  # Nobody is there to remove a half-written one.
 
 
 @pytest.mark.parametrize("stage", ["start", "run"])
@@ -140,20 +149,12 @@ def test_a_run_in_the_background_of_a_script_ends_by_sigterm(tmp_path: Path) -> 
 
 
 def test_a_mechanism_that_fails_is_one_line_and_a_traceback_in_the_log(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "from tests.support.liar import Liar, LiarCycle\n"
-        "class Cycle(LiarCycle):\n"
-        "    def step(self, now_s):\n"
-        "        return 1 / (now_s < self._mm.kernel[0]['virtual'] * 1e9)\n"
-        "class Mine(Liar):\n"
-        "    def start(self, mm, actor):\n"
-        "        return Cycle(self, mm) if not mm.kernel[0]['virtual'] else None\n"
-    )
+    (tmp_path / "mine.py").write_text(FAILS_AT_WORK)
     own = {"EMULATOR_KERNELS": ""}
     with program(tmp_path, "scenario", *LONG, "--mechanism", "mine.py:Mine", **own) as running:
         ended = running.wait_ended()
-        line = "Error: the guest kernel failed: ZeroDivisionError: division by zero; "
-        assert (ended.exit_code, ended.lines) == (1, [RECORDED, line + "the run was ended"])
+        line = "Error: the guest kernel failed: LookupError: nothing to report; the run was ended"
+        assert (ended.exit_code, ended.lines) == (1, [RECORDED, line])
         log = [json.loads(it) for it in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
         failure = log[-1]
         assert failure["kind"] == "failure"
