@@ -5,6 +5,7 @@ only when it has loaded, which may take half a minute.  Its children follow it (
 nobody else would then remove the folder with its socket.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -21,13 +22,18 @@ _PR_SET_PDEATHSIG: Final = 1
 SUPERVISOR_GONE: Final = signal.SIGUSR1
 
 
-def _end(number: int = 0, frame: FrameType | None = None) -> None:
+def _remove_folder() -> None:
     shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
+
+
+def _end(number: int = 0, frame: FrameType | None = None) -> None:
+    _remove_folder()
     os._exit(0)
 
 
 def _follow_supervisor() -> int:
     """The FIFO's end, which the supervisor sees closed when we have loaded, or died."""
+    atexit.register(_remove_folder)  # It may see the end of the supervisor's pipe first.
     signal.signal(SUPERVISOR_GONE, _end)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, SUPERVISOR_GONE)
     try:

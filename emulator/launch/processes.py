@@ -227,6 +227,9 @@ async def _wait_loaded() -> None:
 def run_processes(machine: Machine, context: ForkServerContext, observer: Observer) -> Summary:
     """Run a machine whose segments are shared to its end."""
     try:
-        return trio.run(Supervisor(machine, context, observer).run)
+        return trio.run(
+            Supervisor(machine, context, observer).run,
+            restrict_keyboard_interrupt_to_checkpoints=True,  # Never in the middle of our code.
+        )
     except BaseExceptionGroup as group:
         raise first_cause(group) from None

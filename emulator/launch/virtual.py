@@ -42,7 +42,13 @@ def run_virtual(machine: Machine, observer: Observer) -> Summary:
     _make_schedule_repeatable(machine.scenario.run.seed)
     clock = trio.testing.MockClock(autojump_threshold=0)
     try:
-        ended_s, sampler, standing = trio.run(_run, machine, observer, clock=clock)
+        ended_s, sampler, standing = trio.run(
+            _run,
+            machine,
+            observer,
+            clock=clock,
+            restrict_keyboard_interrupt_to_checkpoints=True,  # Never in the middle of our code.
+        )
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
     times = RunTimes(

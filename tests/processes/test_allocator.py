@@ -48,9 +48,9 @@ def test_nothing_is_lost(vcpus: Vcpus) -> None:
     actors = vcpus.mm.actors[: len(cpus)]
     assert (actors["pages_checked"] > 10_000).all()
     assert actors["held_pages"].tolist() == [0] * len(cpus)
-    # Every vCPU took the locks thousands of times, and had to wait where it was not alone.
+    # Every vCPU took the locks thousands of times; whoever is alone never had to wait.
     assert (actors["lock_hold_ns"].sum(axis=1) > 1000).all()
-    assert bool(actors["lock_wait_ns"].sum()) == (len(cpus) > 1)
+    assert len(cpus) > 1 or actors["lock_wait_ns"].sum() == 0
 
 
 @pytest.mark.parametrize("vcpus", [2, 4], indirect=True)

@@ -123,7 +123,7 @@ def test_ctrl_c_while_kernels_are_compiled(tmp_path: Path) -> None:
         running.wait_for("compiling kernels")
         running.wait_until(lambda: list(cache.rglob("*.nbi")))
         running.send(signal.SIGINT, 0)
-        assert_ended(running.wait_ended(), *[130, RECORDED, "Interrupted."])
+        assert_ended(running.wait_ended(), 130, RECORDED, "Interrupted.")
         running.assert_nothing_left()
 
 

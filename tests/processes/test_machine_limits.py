@@ -101,7 +101,7 @@ def shrink_shm(size: str) -> None:
 @pytest.mark.parametrize(
     ("size", "memory", "message"),
     [
-        ("1m", "64M", "/dev/shm: 1MiB free; needs "),
+        ("1m", "64M", "/dev/shm: 1MiB free of 1MiB; needs 32MiB free"),
         ("48m", "16G", "/dev/shm has 48 MiB free and the guest's state needs "),
     ],
 )
