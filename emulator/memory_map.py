@@ -16,7 +16,7 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     word                        written by                      read by          ordering
     zones.lock                  vCPUs, guest kernel             the same         acquire, release
     zones.* (rest)              whoever holds zones.lock        the same         by the lock
-    pageblocks                  whoever holds zones.lock        who frees, too   relaxed, as in Linux
+    pageblocks                  whoever holds zones.lock        who frees, too   relaxed (as Linux)
     pages of free blocks        whoever holds zones.lock        the same         by the lock
     pages on a per-CPU list     that vCPU                       that vCPU        one writer
     pages in use                their owner                     their owner; `kind`, `order` and
