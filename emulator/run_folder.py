@@ -26,6 +26,7 @@ from typing import Any, Final, TextIO
 
 from emulator.config.scenario import Scenario, decode_scenario, to_toml
 from emulator.errors import ConfigError, RunFailed
+from emulator.interrupt import deferred_interrupt
 from emulator.machine_check import describe_machine, describe_versions
 from emulator.observer import Observer
 from emulator.summary import SeriesRow, Summary, from_json, read_series, to_json, write_series
@@ -191,7 +192,7 @@ class RunFolder:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file whole or not at all.  Raises `ConfigError` if that cannot be done."""
-    with _written(path):
+    with _written(path), deferred_interrupt():  # Or the file might stay under its other name.
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -28,9 +28,10 @@ from emulator.guest.hinting.mechanisms.page_reporting import IDLE
 from emulator.guest.hinting.task import segments_of
 from emulator.guest.mm.page_alloc_kernels import drain_pcps
 from emulator.host.discard import join_adjacent
+from emulator.interrupt import blocked_interrupt
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
-from emulator.launch.fork_server import anonymous_main, blocked_interrupt
+from emulator.launch.fork_server import anonymous_main
 from emulator.machine import Machine
 from emulator.machine_check import require_machine
 from emulator.memory_map import guest_memory

@@ -24,7 +24,8 @@ from emulator.config.scenario import GuestConfig
 from emulator.errors import RunFailed
 from emulator.guest.mm.page_alloc_kernels import drain_pcps
 from emulator.guest.mm.views import GuestMemory
-from emulator.launch.fork_server import anonymous_main, blocked_interrupt
+from emulator.interrupt import blocked_interrupt
+from emulator.launch.fork_server import anonymous_main
 from emulator.observer import Observer
 
 MEMORY_BYTES: Final = 8 << 30

@@ -15,10 +15,10 @@ import click
 
 from emulator.commands.compare import compare_command
 from emulator.commands.inspect import list_command, report_command, sysinfo_command
-from emulator.commands.interrupt import as_interrupts
 from emulator.commands.measure import bench_command, scale_command
 from emulator.commands.run import replay_command, scenario_command
 from emulator.errors import ConfigError, MachineLacks, RunFailed
+from emulator.interrupt import as_interrupts
 
 _BROKEN_PIPE: Final = 141  # As a shell reports SIGPIPE.
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, util
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from emulator.config.scenario import Scenario, to_toml
+from emulator.interrupt import blocked_interrupt
 
 PRELOAD_VARIABLE: Final = "EMULATOR_PRELOAD"  # A JSON list of scenarios, each as TOML.
 FOLDER_VARIABLE: Final = "EMULATOR_FORK_SERVER_FOLDER"  # Holds its socket and the FIFO.
 FIFO: Final = "loaded"
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _QUIET_TRACKER: Final = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 _loading_fd: int | None = None
@@ -90,17 +89,6 @@ def fork_server_exitcode() -> int | None:
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-
-
-@contextlib.contextmanager
-def blocked_interrupt() -> Iterator[None]:
-    """Processes that are started in here never see Ctrl-C, nor SIGTERM or SIGHUP for the whole
-    process group: the supervisor ends them.  We get ours when it is over."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

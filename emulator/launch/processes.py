@@ -27,7 +27,6 @@ from emulator.launch.child import Child, Passed
 from emulator.launch.failure import ProcessDied, ProcessFailed, first_cause, how_ended
 from emulator.launch.fork_server import (
     anonymous_main,
-    blocked_interrupt,
     fork_server_exitcode,
     take_loading_fd,
 )
@@ -87,7 +86,7 @@ class Supervisor:
         try:
             with trio.fail_after(_START_S_MAX):
                 await _wait_loaded()
-                with blocked_interrupt(), anonymous_main():
+                with anonymous_main():
                     started = self._start_children(wakers)
                 for child in self._children:
                     await child.wait_ready()

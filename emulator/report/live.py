@@ -161,7 +161,8 @@ class PlainView:
         if self._stderr is None:
             return
         try:
-            print(f"[{self._now_s:8.1f} s] {words}", file=self._stderr, flush=True)
+            self._stderr.write(f"[{self._now_s:8.1f} s] {words}\n")  # At once, whatever comes.
+            self._stderr.flush()
         except (
             OSError,
             ValueError,
