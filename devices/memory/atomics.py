@@ -12,6 +12,7 @@ must be alone with the memory.
     fetch_add                           -> old value      (acquire and release)
     fence                               full barrier
     pause                               tell the core that we spin
+    prefetch_write(records, index)      a hint: we shall write that record; any index is harmless
     futex_wait, futex_wake              sleep on, and wake sleepers of, a 4-byte word
     monotonic_ns                        CLOCK_MONOTONIC
 
@@ -49,15 +50,19 @@ def _member(records: Any, field: Any) -> tuple[int, Any]:
     return offset, member
 
 
-def _pointer(context: Any, builder: Any, sig: Any, args: Any, field: str) -> Any:
-    """Address of `records[index][field]`, as an integer pointer of the field's width."""
-    array_type = sig.args[0]
-    offset, member = _member(array_type, field)
-    array = make_array(array_type)(context, builder, args[0])
+def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Address of `records[index]`, as a 64-bit integer."""
+    array = make_array(sig.args[0])(context, builder, args[0])
     index = context.cast(builder, args[1], sig.args[1], types.intp)
     stride = cgutils.unpack_tuple(builder, array.strides, 1)[0]
     base = builder.ptrtoint(array.data, ir.IntType(64))
-    address = builder.add(base, builder.mul(index, stride))
+    return builder.add(base, builder.mul(index, stride))
+
+
+def _pointer(context: Any, builder: Any, sig: Any, args: Any, field: str) -> Any:
+    """Address of `records[index][field]`, as an integer pointer of the field's width."""
+    offset, member = _member(sig.args[0], field)
+    address = _address(context, builder, sig, args)
     address = builder.add(address, ir.Constant(ir.IntType(64), offset))
     return builder.inttoptr(address, ir.IntType(member.bitwidth).as_pointer())
 
@@ -161,7 +166,25 @@ def _pause(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I32, _I64, _BYTES = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+
+
+@intrinsic
+def _prefetch_write(typingctx: Any, records: Any, index: Any) -> Any:
+    sig = types.void(records, index)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = builder.inttoptr(_address(context, builder, sig, args), _BYTES)
+        prefetch = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [_BYTES, _I32, _I32, _I32]),
+            "llvm.prefetch.p0",
+        )
+        to_write, keep, data = (ir.Constant(_I32, value) for value in (1, 3, 1))
+        builder.call(prefetch, [address, to_write, keep, data])
+        return context.get_dummy_value()
+
+    return sig, codegen
 
 
 def _futex(operation: int) -> Any:
@@ -234,6 +257,7 @@ if not interpreted():
     compare_exchange = _cmpxchg()
     fence: Any = _fence
     pause: Any = _pause
+    prefetch_write: Any = _prefetch_write
     futex_wait = _futex(_FUTEX_WAIT)
     futex_wake = _futex(_FUTEX_WAKE)
     monotonic_ns: Any = _monotonic_ns
@@ -271,6 +295,9 @@ else:
     fence = _no_fence
 
     pause = _no_fence
+
+    def prefetch_write(records: Any, index: int) -> None:
+        pass
 
     def futex_wait(records: Any, index: int, field: str, value: int, timeout_ns: int) -> int:
         raise AssertionError("interpreted kernels run alone: nobody could wake us")

@@ -15,6 +15,7 @@ from devices.memory.atomics import (
     load_relaxed,
     monotonic_ns,
     pause,
+    prefetch_write,
     store_relaxed,
     store_release,
 )
@@ -37,6 +38,8 @@ def every_operation(words: Any, seen: Any) -> None:
     seen[8] = load_acquire(words, 0, "wide")
     fence()
     pause()
+    prefetch_write(words, 0)
+    prefetch_write(words, 1 << 40)  # Beyond all memory, and no fault.
     seen[9] = monotonic_ns()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.memory.atomics import exchange, load_relaxed, store_relaxed
+from devices.memory.atomics import exchange, load_relaxed, prefetch_write, store_relaxed
 from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import (
     FREE_NOTIFYING,
@@ -35,6 +35,7 @@ from emulator.guest.mm.buddy_kernels import (
 from emulator.guest.mm.hook_kernels import before_failing, page_freed
 from emulator.guest.mm.layout import (
     ALLOCATED,
+    BUDDY,
     COSTLY_ORDER,
     MAX_ORDER,
     MIGRATETYPE_MASK,
@@ -130,6 +131,42 @@ def _rmqueue_direct(
 
 
 @kernel(inner=True)
+def _look_ahead(mm: Any, sentinel: int, order: int, count: int) -> None:
+    """Fetch what freeing `count` pages from the tail of a per-CPU list will write.
+
+    The records of their buddies, and of these buddies' neighbours on the free lists, lie anywhere:
+    one after the other, under the lock, each would be waited for.  A guess, made without the lock:
+    whoever changes the lists meanwhile only makes it a worse one.
+    """
+    pages = mm.pages
+    pfn = list_prev(pages, sentinel)
+    left = count
+    while pfn != sentinel and left > 0:
+        for level in range(max(order, 2), max(order, 2) + 2):
+            prefetch_write(pages, (pfn ^ (1 << level)) & ~((1 << level) - 1))
+        left -= 1 << order
+        pfn = list_prev(pages, pfn)
+    nr_pages = i64(mm.kernel[0]["nr_pages"])
+    pfn = list_prev(pages, sentinel)
+    left = count
+    while pfn != sentinel and left > 0:
+        at = pfn
+        for level in range(order, MAX_ORDER):
+            buddy = at ^ (1 << level)
+            if (
+                buddy >= nr_pages
+                or pages[buddy]["kind"] != BUDDY
+                or i64(pages[buddy]["order"]) != level
+            ):
+                break
+            prefetch_write(pages, list_next(pages, buddy))
+            prefetch_write(pages, list_prev(pages, buddy))
+            at &= buddy
+        left -= 1 << order
+        pfn = list_prev(pages, pfn)
+
+
+@kernel(inner=True)
 def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
     """Give `count` pages of per-CPU lists back to the zone (free_pcppages_bulk).
 
@@ -139,6 +176,9 @@ def _spill(mm: Any, cpu: int, z: int, count: int, pindex: int) -> None:
     count = min(count, i64(mm.pcps[pcp]["count"]))
     if count <= 0:
         return
+    order = _order_of_list(mm, pindex)
+    if count > 1 << order:
+        _look_ahead(mm, pcp_list_sentinel(mm, pcp, pindex), order, count)
     now_ns = lock_zone(mm, z, cpu)
     while count > 0:
         sentinel = pcp_list_sentinel(mm, pcp, pindex)
