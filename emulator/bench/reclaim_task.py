@@ -3,10 +3,9 @@
 Real processes take the parts of the guest's kernel and of the host; this one is the only vCPU: it
 makes memory resident, frees it, and wakes the hinting task, which reports without a delay.  In
 turns with that, the ranges that the hinting task would report are worked out on a copy of the
-guest's state, and a bare loop of the same system calls discards them.
+guest's state, and a bare loop of the same system calls discards them (`bare_process`).
 """
 
-import ctypes
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import trio
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.virtio.notifier import EventfdNotifier
+from emulator.bench.bare_process import bare_main
 from emulator.bench.hinting import start_loaded_fork_server
 from emulator.bench.series import Measurement
 from emulator.config.scenario import load_scenario
@@ -41,10 +41,9 @@ from emulator.workloads.layout import HELD
 
 _REPEATS: Final = 6
 _FRACTION: Final = 0.95
-_LOOK_S: Final = 100e-6
+_LOOK_S: Final = 1e-3
 _IDLE_S_MAX: Final = 20.0
 _START_S_MAX: Final = 120.0
-_PUNCH_HOLE_KEEP_SIZE: Final = 3
 
 
 def measure_reclaim(
@@ -68,8 +67,8 @@ async def _rounds(
 ) -> tuple[list[float], list[float]]:
     """Bytes/s of rounds through all, and of bare ones, in turns: A B B A A B ..."""
     speeds: tuple[list[float], list[float]] = ([], [])
-    async with _processes(machine, context) as freed:
-        bench = ReclaimBench(machine, freed)
+    async with _processes(machine, context) as (freed, loop):
+        bench = ReclaimBench(machine, freed, loop)
         await bench.wait_idle(reports_min=1)
         await bench.through_all()  # Everything was touched once before it is timed.
         for repeat in range(repeats):
@@ -80,11 +79,13 @@ async def _rounds(
 
 
 class ReclaimBench:
-    """The vCPU of a machine whose other processes run; `freed` wakes its hinting task."""
+    """The vCPU of a machine whose other processes run; `freed` wakes its hinting task, and `loop`
+    is the process of the bare loop."""
 
-    def __init__(self, machine: Machine, freed: EventfdNotifier) -> None:
+    def __init__(self, machine: Machine, freed: EventfdNotifier, loop: Child) -> None:
         self._machine = machine
         self._freed = freed
+        self._loop = loop
         self._mm = machine.memory()
         self._ram = machine.ram.view()
         self._held = np.zeros(int(self._mm.zones["free_pages"].sum() * _FRACTION), HELD)
@@ -105,21 +106,17 @@ class ReclaimBench:
 
     async def bare(self) -> float:
         """Bytes/s of the same discards, in a loop; then the hinting task is let catch up."""
-        ranges = self._free_resident()
-        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-        fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-        fd = self._machine.ram.fd
-        calls = [(int(one["offset"]), int(one["length"])) for one in ranges]
+        found = self._free_resident()
+        ranges = [[int(one["offset"]), int(one["length"])] for one in found]
         resident = self._machine.ram.file_resident_bytes()
-        began_s = time.perf_counter()
-        for offset, length in calls:
-            if fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, offset, length) != 0:
-                raise RunFailed("the system refused to punch a hole into the guest's memory")
-        elapsed_s = time.perf_counter() - began_s
+        await self._loop.channel.send(kind="ranges", ranges=ranges)
+        answer = await self._loop.receive()
+        if answer is None:
+            raise RunFailed("the bare loop's process died")
         returned = resident - self._machine.ram.file_resident_bytes()
         self._freed.notify()
         await self.wait_idle()
-        return returned / elapsed_s
+        return returned / float(answer["elapsed_s"])
 
     def _free_resident(self) -> npt.NDArray[Any]:
         """Touch nearly all memory and free it; what the hinting task will discard for that."""
@@ -166,8 +163,9 @@ def would_discard(machine: Machine) -> npt.NDArray[Any]:
 @asynccontextmanager
 async def _processes(
     machine: Machine, context: ForkServerContext
-) -> AsyncIterator[EventfdNotifier]:
-    """The host and the guest's kernel at work; yields what wakes the hinting task."""
+) -> AsyncIterator[tuple[EventfdNotifier, Child]]:
+    """The host and the guest's kernel at work; yields what wakes the hinting task, and the bare
+    loop's process."""
     freed, kick, call = notifiers = [EventfdNotifier() for _ in range(3)]
     handle, ram = machine.handle(), Passed(machine.ram.fd)
     wake = {notifier: Passed(notifier.fd) for notifier in notifiers}
@@ -177,6 +175,7 @@ async def _processes(
             for name, main, given in (
                 ("host", children.host_main, (kick, call)),
                 ("guest kernel", children.guest_kernel_main, (freed, kick, call)),
+                ("bare loop", bare_main, ()),
             ):
                 arguments = (handle, ram, *(wake[notifier] for notifier in given))
                 started.append(Child.start(context, name, main, *arguments))
@@ -188,7 +187,7 @@ async def _processes(
         machine.unlink()
         for child in started:
             await child.channel.send(kind="go")
-        yield freed
+        yield freed, started[-1]
     except (EOFError, ConnectionError):
         raise RunFailed("the fork server died") from None
     finally:

@@ -21,6 +21,7 @@ from devices.memory.ram import PAGE_SIZE
 _SEEK_DATA: Final = 3
 _SEEK_HOLE: Final = 4
 _PUNCH_HOLE_KEEP_SIZE: Final = 3  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+_COUNTED_PAGES: Final = 512  # At once: a page that is not resident costs no more than these a look.
 _SYS_CACHESTAT: Final = 451  # on every architecture
 _SYS_MINCORE: Final = {"x86_64": 27, "aarch64": 232}[platform.machine()]
 
@@ -65,6 +66,28 @@ def _resident_pages(fd: int, start: int, length: int, scratch: Any) -> int:
     return i64(scratch[2])  # nr_cache
 
 
+@kernel(inner=True)
+def _note_resident(
+    fd: int, words: Any, first: int, end: int, returned: Any, vector: Any, scratch: Any
+) -> int:
+    """Mark the resident ones of the pages `first` .. `end - 1` in `returned`; how many they are."""
+    found = _resident_pages(fd, first * PAGE_SIZE, (end - first) * PAGE_SIZE, scratch)
+    if found == 0:
+        return 0
+    if found == end - first:
+        for page in range(first, end):
+            returned[page] = 1
+        return found
+    where = i64(words.ctypes.data) + first * PAGE_SIZE
+    _syscall(_SYS_MINCORE, where, (end - first) * PAGE_SIZE, i64(vector.ctypes.data) + first, 0)
+    found = i64(0)
+    for page in range(first, end):
+        resident = vector[page] & 1
+        returned[page] |= resident
+        found += i64(resident)
+    return found
+
+
 @kernel
 def punch(fd: int, words: Any, ranges: Any, returned: Any, vector: Any, scratch: Any) -> int:
     """Punch DISCARD_RANGE[n] `ranges` out of a memfd that is mapped as `words`.
@@ -73,25 +96,16 @@ def punch(fd: int, words: Any, ranges: Any, returned: Any, vector: Any, scratch:
     `scratch` (SCRATCH[SCRATCH_WORDS]) are for the kernel to write to.
     Returns the bytes that were resident, or -1 if the system refused a discard.
     """
-    total = i64(0)
+    pages = i64(0)
     for index in range(len(ranges)):
         start, length = i64(ranges[index]["offset"]), i64(ranges[index]["length"])
-        first, end = start // PAGE_SIZE, (start + length) // PAGE_SIZE
-        found = _resident_pages(fd, start, length, scratch)
-        if found == end - first:
-            for page in range(first, end):
-                returned[page] = 1
-            total += length
-        elif found != 0:
-            where = i64(words.ctypes.data) + start
-            _syscall(_SYS_MINCORE, where, length, i64(vector.ctypes.data) + first, 0)
-            for page in range(first, end):
-                resident = vector[page] & 1
-                returned[page] |= resident
-                total += i64(resident) * PAGE_SIZE
+        end = (start + length) // PAGE_SIZE
+        for first in range(start // PAGE_SIZE, end, _COUNTED_PAGES):
+            stop = min(first + _COUNTED_PAGES, end)
+            pages += _note_resident(fd, words, first, stop, returned, vector, scratch)
         if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, start, length) != 0:
             return -1
-    return total
+    return pages * PAGE_SIZE
 
 
 @kernel

@@ -40,7 +40,7 @@ Work = Callable[[Machine, Channel], Awaitable[None]]
 def vcpu_main(end: socket.socket, handle: Handle, ram: Passed, index: int, freed: Passed) -> None:
     """One vCPU."""
     work = partial(_vcpu, index, _notifier(freed))
-    _main(f"vcpu {index}", end, handle, ram, ("guest", "vmm"), work)
+    child_main(f"vcpu {index}", end, handle, ram, ("guest", "vmm"), work)
 
 
 def guest_kernel_main(
@@ -48,22 +48,23 @@ def guest_kernel_main(
 ) -> None:
     """The guest's kernel."""
     work = partial(_guest_kernel, _notifier(freed), _notifier(kick), _notifier(call))
-    _main("guest kernel", end, handle, ram, ("guest", "ring"), work)
+    child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
 def host_main(end: socket.socket, handle: Handle, ram: Passed, kick: Passed, call: Passed) -> None:
     """The host."""
     work = partial(_host, _notifier(kick), _notifier(call))
-    _main("host", end, handle, ram, ("ring", "host", "vmm"), work)
+    child_main("host", end, handle, ram, ("ring", "host", "vmm"), work)
 
 
 def _notifier(passed: Passed) -> EventfdNotifier:
     return EventfdNotifier(passed.detach())
 
 
-def _main(
+def child_main(
     name: str, end: socket.socket, handle: Handle, ram: Passed, parts: tuple[str, ...], work: Work
 ) -> None:
+    """Attach to these parts of the machine and do `work`; the end of the channel ends it, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The supervisor says when it is over.
     signal.signal(SUPERVISOR_GONE, signal.SIG_DFL)
     libc = ctypes.CDLL(None)
@@ -84,7 +85,7 @@ async def _live(
     await channel.aclose()
 
 
-async def _ready_and_go(channel: Channel) -> bool:
+async def ready_and_go(channel: Channel) -> bool:
     """Whether the supervisor gave the signal."""
     await channel.send(kind="ready")
     message = await channel.receive()
@@ -97,7 +98,7 @@ def _cpu_s() -> float:
 
 
 async def _vcpu(index: int, freed: EventfdNotifier, machine: Machine, channel: Channel) -> None:
-    if not await _ready_and_go(channel):
+    if not await ready_and_go(channel):
         return
     mm = machine.memory()
     arrays = machine.workload_arrays()
@@ -150,7 +151,7 @@ async def _guest_kernel(
         virtual=False,
     )
     reporter = machine.reporter(kick=kick, call=call)
-    if not await _ready_and_go(channel):
+    if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
     kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], Clock(mm.kernel))
@@ -169,7 +170,7 @@ async def _host(
     kick: EventfdNotifier, call: EventfdNotifier, machine: Machine, channel: Channel
 ) -> None:
     device, discarder = machine.device(), Discarder(machine.ram, machine.host)
-    if not await _ready_and_go(channel):
+    if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
     migration = migration_task(machine, device, discarder, call)
