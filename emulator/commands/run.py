@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emulator.commands.options import MechanismName, ScenarioName, changing_options, overrides
-from emulator.commands.registries import require_names
+from emulator.commands.registries import require_mechanism, require_names
 from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario, require_memory
 from emulator.config.toml import write_string
 from emulator.errors import ConfigError, MachineLacks, RunFailed
@@ -60,15 +60,36 @@ def replay_command(
 
 
 def require_runnable(scenario: Scenario) -> None:
-    """Raise `ConfigError` for what can be known before a run: names, memory, expectations."""
+    """Raise `ConfigError` for what can be known before a run: names, memory, expectations, and
+    what the published figures are of."""
     require_names(scenario)
     require_memory(scenario, available_bytes=available_bytes())
     for index, expectation in enumerate(scenario.expect):
-        try:
-            check_metric(expectation.metric)
-        except ConfigError as error:
-            where = scenario.where(f"expect.{index}.metric")
-            raise ConfigError(f"{where}: {error}") from None
+        _require_metric(expectation.metric, where=scenario.where(f"expect.{index}.metric"))
+    _require_published(scenario)
+
+
+def _require_published(scenario: Scenario) -> None:
+    for index, published in enumerate(scenario.published):
+        where = scenario.where(f"published.{index}")
+        if published.metric is not None:
+            _require_metric(published.metric, where=f"{where}.metric")
+        for key in ("mechanism", "against"):
+            name = getattr(published, key)
+            if name is not None:
+                require_mechanism(name, where=f"{where}.{key}")
+        if published.parameters:
+            from emulator.guest.hinting.registry import load_mechanism
+
+            assert published.mechanism is not None
+            load_mechanism(published.mechanism, published.parameters, where=f"{where}.parameters")
+
+
+def _require_metric(metric: str, *, where: str) -> None:
+    try:
+        check_metric(metric)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:

@@ -5,9 +5,8 @@ pair counts for a figure only if both of its runs measured it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import msgspec
@@ -15,18 +14,21 @@ import msgspec
 from emulator.compare.candidate import Candidate
 from emulator.compare.design import PlannedRun, is_balanced
 from emulator.compare.figures import FIGURES, VIOLATIONS, ComparedFigure
-from emulator.compare.statistics import (
-    Difference,
-    Verdict,
-    each_of,
-    half_width_of,
-    paired_difference,
+from emulator.compare.measured import (
+    CONFIDENCE,
+    FigureOfMechanism,
+    Values,
+    difference_of,
+    figure_of,
+    pairs_of,
+    value_of,
 )
+from emulator.compare.published import PublishedFigure, beside_comparison
+from emulator.compare.statistics import each_of
 from emulator.config.scenario import Scenario
 from emulator.summary import Summary, lookup
 
 SCHEMA: Final = 1
-CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,35 +49,6 @@ class ComparedMechanism(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     violations: list[int | None]  # A repeat each: pages discarded while in use.
     failure: str | None = None
-
-
-class FoundDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """`statistics.Difference`, with the ends of the interval and what they are of the baseline."""
-
-    mean: float
-    half_width: float | None
-    low: float | None
-    high: float | None
-    fraction: float | None  # Of the baseline's mean; None where that is 0.
-    half_width_fraction: float | None
-    floor: float
-    pairs: int
-    verdict: Verdict
-    is_better: bool | None  # None where no difference was detected.
-
-
-class FigureOfMechanism(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of one mechanism: the value of each repeat, their mean, least and largest.
-
-    `half_width`: of the 95 % interval of this mean alone, for pictures; None for a single value.
-    """
-
-    values: list[float | None]
-    mean: float | None
-    low: float | None
-    high: float | None
-    half_width: float | None
-    difference: FoundDifference | None = None  # None: the baseline, or not measured in a pair.
 
 
 class FigureOfAll(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +91,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     confidence_each: float  # ... and hence of each.
     mechanisms: list[ComparedMechanism]
     figures: list[FigureOfAll]
-    runs: list[RunOfComparison]
+    published: list[PublishedFigure] = []
+    runs: list[RunOfComparison] = []
     manifest: dict[str, Any] = {}
 
     @property
@@ -151,13 +125,17 @@ def compare(
     """What the runs say.  Every run's folder lies beneath `folder`."""
     repeats = max((run.planned.repeat for run in runs), default=-1) + 1
     values = [
-        _values_of(runs, treatment, repeats, figure)
+        _values_of(runs, treatment, repeats, figure.metric)
         for figure in FIGURES
         for treatment in range(len(candidates))
     ]
     rows = [values[i : i + len(candidates)] for i in range(0, len(values), len(candidates))]
     intervals = _intervals_of_each(rows)
     confidence_each = each_of(CONFIDENCE, intervals)
+
+    def values_of(treatment: int, metric: str) -> Values:
+        return _values_of(runs, treatment, repeats, metric)
+
     ended = sum(run.summary is not None for run in runs)
     is_complete = ended == repeats * len(candidates)
     return Comparison(
@@ -178,6 +156,7 @@ def compare(
         figures=[
             _figure(figure, row, confidence_each) for figure, row in zip(FIGURES, rows, strict=True)
         ],
+        published=beside_comparison(scenario, candidates, values_of, confidence_each),
         runs=[_run(run, candidates, folder) for run in runs],
         manifest=dict(manifest),
     )
@@ -188,27 +167,17 @@ def to_json(comparison: Comparison) -> str:
     return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode()
 
 
-Values = Sequence[float | None]
-
-
-def _values_of(
-    runs: Sequence[MadeRun], treatment: int, repeats: int, figure: ComparedFigure
-) -> Values:
+def _values_of(runs: Sequence[MadeRun], treatment: int, repeats: int, metric: str) -> Values:
     values: list[float | None] = [None] * repeats
     for run in runs:
         if run.planned.treatment == treatment and run.summary is not None:
-            found = lookup(run.summary, figure.metric)
-            values[run.planned.repeat] = None if found is None else float(found)
+            values[run.planned.repeat] = value_of(run.summary, metric)
     return values
-
-
-def _pairs(baseline: Values, other: Values) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in zip(baseline, other, strict=True) if x is not None and y is not None]
 
 
 def _all_pairs(row: Sequence[Values]) -> Iterator[list[tuple[float, float]]]:
     for other in row[1:]:
-        yield _pairs(row[0], other)
+        yield pairs_of(row[0], other)
 
 
 def _intervals_of_each(rows: Sequence[Sequence[Values]]) -> int:
@@ -240,47 +209,15 @@ def _mechanism(
 
 
 def _figure(figure: ComparedFigure, row: Sequence[Values], confidence: float) -> FigureOfAll:
-    differences = [None, *(_difference(figure, pairs, confidence) for pairs in _all_pairs(row))]
+    differences = [None, *(difference_of(figure, pairs, confidence) for pairs in _all_pairs(row))]
     return FigureOfAll(
         metric=figure.metric,
         better=figure.better,
         floor_fraction=figure.floor_fraction,
         mechanisms=[
-            _figure_of(values, difference)
+            figure_of(values, difference)
             for values, difference in zip(row, differences, strict=True)
         ],
-    )
-
-
-def _figure_of(values: Values, difference: FoundDifference | None) -> FigureOfMechanism:
-    measured = [value for value in values if value is not None]
-    return FigureOfMechanism(
-        values=list(values),
-        mean=fmean(measured) if measured else None,
-        low=min(measured, default=None),
-        high=max(measured, default=None),
-        half_width=half_width_of(measured, CONFIDENCE),
-        difference=difference,
-    )
-
-
-def _difference(
-    figure: ComparedFigure, pairs: Sequence[tuple[float, float]], confidence: float
-) -> FoundDifference | None:
-    if not pairs:
-        return None
-    baseline, other = zip(*pairs, strict=True)
-    found: Difference = paired_difference(
-        baseline, other, confidence=confidence, floor_fraction=figure.floor_fraction
-    )
-    of, half = abs(fmean(baseline)), found.half_width
-    return FoundDifference(
-        **asdict(found),
-        low=None if half is None else found.mean - half,
-        high=None if half is None else found.mean + half,
-        fraction=found.mean / of if of else None,
-        half_width_fraction=half / of if of and half is not None else None,
-        is_better=found.verdict == figure.better if found.verdict in ("less", "more") else None,
     )
 
 

@@ -22,6 +22,7 @@ import msgspec
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
 from emulator.config.overrides import apply_overrides
 from emulator.config.parameters import decode_parameters, encode_parameters, suggest
+from emulator.config.published import Published, decode_published, encode_published
 from emulator.config.toml import dumps
 from emulator.config.units import PAGE_BYTES, size_bytes, write_size
 from emulator.errors import ConfigError
@@ -157,6 +158,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: HostConfig = HostConfig()
     run: RunConfig = RunConfig()
     expect: tuple[Expectation, ...] = ()
+    published: tuple[Published, ...] = ()
     name: str = "scenario"
     source: str = "scenario"  # The file, as messages name it.
 
@@ -196,14 +198,12 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         raise ConfigError(f"name: {name!r} will not do; use letters, digits, '-', '_' and '.'")
     mechanism_name, mechanism = _named(rest.pop("mechanism", None), "mechanism", "name")
     workload_kind, workload = _named(rest.pop("workload", None), "workload", "kind")
-    expect = rest.pop("expect", [])
-    if not isinstance(expect, list):
-        raise ConfigError("expect: must be a list of tables, each begun by [[expect]]")
+    expect, published = _tables(rest, "expect"), _tables(rest, "published")
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
-        allowed = ("question", "name", "guest", "mechanism", "workload", "host", "run", "expect")
+        allowed = set(Scenario.__struct_fields__) - {"source"}
         raise ConfigError(f"{key}: unknown key{suggest(key, allowed)}")
     return Scenario(
         question=question,
@@ -214,6 +214,10 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         run=decode_parameters(RunConfig, run, where="run"),
         expect=tuple(
             decode_expectation(table, where=f"expect.{index}") for index, table in enumerate(expect)
+        ),
+        published=tuple(
+            decode_published(table, where=f"published.{index}")
+            for index, table in enumerate(published)
         ),
         name=name,
         source=source,
@@ -232,6 +236,7 @@ def to_toml(scenario: Scenario) -> str:
             "host": encode_parameters(scenario.host),
             "run": encode_parameters(scenario.run),
             "expect": [encode_expectation(e) for e in scenario.expect],
+            "published": [encode_published(p) for p in scenario.published],
         }
     )
 
@@ -309,6 +314,13 @@ def _named(table: Any, section: str, key: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{section}.{key}: missing or empty; python -m emulator list shows them")
     return name, parameters
+
+
+def _tables(document: dict[str, Any], key: str) -> list[Any]:
+    tables = document.pop(key, [])
+    if not isinstance(tables, list):
+        raise ConfigError(f"{key}: must be a list of tables, each begun by [[{key}]]")
+    return tables
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:

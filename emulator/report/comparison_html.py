@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from emulator.compare.comparison import Comparison, FigureOfAll, FigureOfMechanism, FoundDifference
+from emulator.compare.comparison import Comparison, FigureOfAll
+from emulator.compare.measured import FigureOfMechanism, FoundDifference
 from emulator.report import sections
 from emulator.report.comparison_curves import Band
 from emulator.report.comparison_pictures import (
@@ -23,6 +24,7 @@ from emulator.report.comparison_words import (
     figure_label,
     groups,
     method_text,
+    published_lines,
     quality_text,
     setup_text,
     unmeasured,
@@ -55,6 +57,7 @@ def render_comparison_page(comparison: Comparison, bands: Sequence[Band | None])
         _frontier(comparison),
         _overview(comparison),
         _tables(comparison),
+        sections.published_list(published_lines(comparison), "h2"),
         _method(comparison),
         _runs(comparison),
         _mail(comparison),

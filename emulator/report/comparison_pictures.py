@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from emulator.compare.comparison import Comparison, FigureOfMechanism
+from emulator.compare.comparison import Comparison
+from emulator.compare.measured import FigureOfMechanism
 from emulator.report.comparison_curves import Band
 from emulator.report.pictures import (
     Canvas,

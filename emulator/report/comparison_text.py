@@ -11,7 +11,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from emulator.compare.comparison import Comparison, FigureOfAll, FoundDifference
+from emulator.compare.comparison import Comparison, FigureOfAll
+from emulator.compare.measured import FoundDifference
 from emulator.report.comparison_curves import Band
 from emulator.report.comparison_words import (
     PLUS_MINUS,
@@ -23,6 +24,7 @@ from emulator.report.comparison_words import (
     groups,
     method_text,
     orders,
+    published_lines,
     quality_text,
     setup_text,
     unmeasured,
@@ -45,6 +47,7 @@ def mail_text(comparison: Comparison) -> str:
     lines = [
         *_head(comparison),
         *_tables(comparison, PLUS_MINUS_ASCII),
+        *_published(comparison, PLUS_MINUS_ASCII),
         *_how(comparison, PLUS_MINUS_ASCII),
         *_origin(comparison),
     ]
@@ -63,6 +66,7 @@ def render_comparison(
         *_curves(comparison, bands, BLOCKS if rich_signs else ASCII_BLOCKS),
         *_answer(comparison, plus_minus),
         *_tables(comparison, plus_minus),
+        *_published(comparison, plus_minus),
         *_how(comparison, plus_minus),
         ("", ""),
         (f"Comparison: {folder}", ""),
@@ -174,6 +178,17 @@ def _figure_row(
 def _row(label: str, base: str, here: str, difference: str) -> str:
     start = f"  {_cut(label, _LABEL - 2):<{_LABEL - 2}}{base:>{_VALUE}}{here:>{_VALUE}}"
     return _cut(f"{start}  {difference}".rstrip(), WIDTH)
+
+
+def _published(comparison: Comparison, plus_minus: str) -> Iterator[Line]:
+    found = published_lines(comparison, plus_minus)
+    if found:
+        yield "", ""
+        yield "Published, and measured here", "bold"
+    for what, lines in found:
+        yield from _wrapped(f"- {what}", indent="  ")
+        for line in lines:
+            yield from ((f"    {part}", "") for part in textwrap.wrap(line, WIDTH - 4))
 
 
 def _how(comparison: Comparison, plus_minus: str) -> Iterator[Line]:

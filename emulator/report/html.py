@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from emulator.config.scenario import Scenario
+from emulator.published import beside_run
 from emulator.report import sections
 from emulator.report.answer import came_back_bytes, came_back_fraction
 from emulator.report.markup import Markup, element, joined
@@ -133,6 +134,7 @@ def _run_sections(run: Run, name: str, beside: Path, heading: str) -> list[Marku
         sections.memory_over_time(summary, run.series, name, heading),
         element("div", pair, class_="pair"),
         sections.verdicts(run.results, heading),
+        sections.published(beside_run(run.scenario, summary), heading),
         sections.phase_table(summary.phases, heading),
         sections.all_figures(summary, heading),
         sections.how_it_was_run(run.manifest, files, scenario, heading),

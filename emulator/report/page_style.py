@@ -156,6 +156,10 @@ td.left { text-align: left; white-space: normal; }
 .verdicts li { display: flex; gap: 0.9rem; padding: 0.4rem 0; border-top: 1px solid var(--grid); }
 .verdicts .verdict { flex: none; width: 5.2rem; font-weight: 650; color: var(--good); }
 .verdicts .failed .verdict { color: var(--bad); }
+.published { list-style: none; padding: 0; margin: 0; max-width: 60em; }
+.published li { padding: 0.4rem 0; border-top: 1px solid var(--grid); }
+.published strong { font-weight: 600; }
+.published p { margin: 0.1rem 0 0; }
 code, pre {
   font: 0.9em/1.5 ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", monospace;
 }

@@ -5,10 +5,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from emulator.published import Beside
 from emulator.report.answer import answer, came_back_bytes, came_back_fraction, stranded_parts
 from emulator.report.expectations import expectation_words
 from emulator.report.markup import Markup, element, joined
 from emulator.report.pictures import Canvas, time_lapse
+from emulator.report.published import beside_words
 from emulator.report.tables import Figure, FigureTable, figure_tables, setup_words, size_figure
 from emulator.report.wording import (
     NOT_MEASURED,
@@ -309,6 +311,23 @@ def verdicts(expectations: Sequence[ExpectationResult], heading: str) -> Markup:
         for result in expectations
     ]
     return element("section", [element(heading, title), element("ul", items, class_="verdicts")])
+
+
+def published(besides: Sequence[Beside], heading: str) -> Markup:
+    """What sources published, each beside what was measured; empty without any."""
+    return published_list([(b.published.what, [beside_words(b)]) for b in besides], heading)
+
+
+def published_list(items: Sequence[tuple[str, Sequence[str]]], heading: str) -> Markup:
+    """Published figures: what each is of, and in words what was published and measured."""
+    if not items:
+        return Markup()
+    listed_items = [
+        element("li", [element("strong", what), *(element("p", line) for line in lines)])
+        for what, lines in items
+    ]
+    title = element(heading, "Published, and measured here")
+    return element("section", [title, element("ul", listed_items, class_="published")])
 
 
 def how_it_was_run(

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.text import Text
 
 from emulator.config.scenario import Scenario
+from emulator.published import Beside, beside_run
 from emulator.report.answer import answer
 from emulator.report.expectations import expectation_words
+from emulator.report.published import beside_words
 from emulator.report.sparkline import ASCII_BLOCKS, BLOCKS, resample, sparkline
 from emulator.report.tables import Figure, FigureTable, figure_tables, setup_words
 from emulator.report.wording import NOT_MEASURED, count_text, duration_text, size_text
@@ -54,6 +56,8 @@ def render_summary(
         lines += [Text(), *_phases(summary.phases, width)]
     if expectations:
         lines += [Text(), *_expectations(expectations, width)]
+    if scenario.published:
+        lines += [Text(), *_published(beside_run(scenario, summary), width)]
     if folder is not None:
         lines += [Text(), Text(f"Run folder: {folder}")]
     for line in lines:
@@ -183,4 +187,13 @@ def _expectations(expectations: Sequence[ExpectationResult], width: int) -> list
         first, *rest = textwrap.wrap(words, width - 8, break_on_hyphens=False)
         lines.append(Text.assemble("  ", (mark, style), f"  {first}"))
         lines += [Text(f"        {line}") for line in rest]
+    return lines
+
+
+def _published(besides: Sequence[Beside], width: int) -> list[Text]:
+    lines = [Text("Published, and measured here", "bold")]
+    for beside in besides:
+        words = f"{beside.published.what}: {beside_words(beside)}"
+        first, *rest = textwrap.wrap(words, width - 4, break_on_hyphens=False)
+        lines += [Text(f"  {first}"), *(Text(f"    {line}") for line in rest)]
     return lines

@@ -43,7 +43,7 @@ _MEMORY = 1024 * MIB
 
 
 def sample_scenario(question: str = QUESTION, mechanism: str = "page_reporting") -> Scenario:
-    """The scenario of the run, with an expectation that is met and one that is not."""
+    """The scenario of the run: an expectation that is met, one that is not, published figures."""
     return decode_scenario(
         {
             "question": question,
@@ -55,6 +55,22 @@ def sample_scenario(question: str = QUESTION, mechanism: str = "page_reporting")
                 {"metric": "host.resident_bytes_end", "at_most": "200MiB"},
                 {"metric": "hinting.reclaim_latency_ms.p99", "at_most": "5s"},
                 {"metric": "oracle.violations", "equals": 0},
+            ],
+            "published": [
+                {
+                    "what": "What is left at the end",
+                    "metric": "host.resident_bytes_end",
+                    "figure": 100 * MIB,
+                    "source": "a letter that was never written, with a title of some length, 2019",
+                },
+                {
+                    "what": "The price in operations",
+                    "metric": "vcpus.operations_per_s",
+                    "mechanism": "page_reporting",
+                    "against": "off",
+                    "figure": "up to -2 %",
+                    "source": "the same letter",
+                },
             ],
         },
         name="memhog",

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from emulator.compare.comparison import Comparison, FoundDifference
+from emulator.compare.comparison import Comparison
+from emulator.compare.measured import FoundDifference
 from emulator.report.comparison_curves import residency_band, residency_bands
 from emulator.report.comparison_html import render_comparison_page
 from emulator.report.comparison_pictures import frontier
@@ -237,3 +238,20 @@ def test_equal_comparisons_give_equal_pages(tmp_path: Path) -> None:
         bands = residency_bands(comparison, tmp_path / place)
         pages.append(render_comparison_page(comparison, bands))
     assert pages[0] == pages[1]
+
+
+def test_what_was_published_stands_beside_what_was_measured(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    mail = " ".join(mail_text(comparison).split())
+    page = render_comparison_page(comparison, residency_bands(comparison, tmp_path))
+    assert "What is left at the end off: measured 103 MiB, published 100 MiB (a letter" in mail
+    # 1000, 1010, 990, 1000 under off; 1003, 1005, 992, 1001 under page_reporting: +0.25 on average.
+    price = "page_reporting: measured no difference detected (+0.0 "
+    assert price + "+-" in mail and price + "±" in page
+    assert re.search(
+        r"page_reporting\(order=0,delay=100ms\): measured -19.9 \+-[\d.]+ %, published up to -2 %"
+        r" \(the same letter\)",
+        mail,
+    )
+    assert "bitmap: measured -10.0 %" not in mail

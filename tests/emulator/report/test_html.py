@@ -107,6 +107,13 @@ def test_one_run_is_balanced_and_says_what_the_text_says(folder: RunFolder) -> N
     assert 'title="1,845,493,760 bytes"' in page
 
 
+def test_what_was_published_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    folder = sample_folder(tmp_path)
+    page = render_page([Run.read(folder)], tmp_path)
+    assert "measured 103 MiB, published 100 MiB (a letter" in page
+    assert "not measured here (a difference to off takes compare), published up to -2 %" in page
+
+
 def test_nothing_is_loaded_and_no_script_runs(tmp_path: Path) -> None:
     runs = [Run.read(folder) for folder in _three_runs(tmp_path)]
     page = render_page(runs, tmp_path)
