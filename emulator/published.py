@@ -7,6 +7,7 @@ from emulator.config.published import Published
 from emulator.config.scenario import MechanismConfig, Scenario
 from emulator.config.toml import dumps
 from emulator.errors import ConfigError
+from emulator.report.wording import counted
 from emulator.summary import Summary, lookup
 
 
@@ -35,9 +36,9 @@ def measured_by(summary: Summary, metric: str) -> Any:
 def why_not(published: Published, vcpus: int) -> str:
     """Why no run with so many vCPUs measures it, under whatever mechanism; empty if one does."""
     if published.metric is None:
-        return "nothing here measures it"
+        return "the emulator has no such figure"
     if published.vcpus not in (None, vcpus):
-        return f"it takes {published.vcpus} vCPUs"
+        return f"it takes {counted(published.vcpus or 0, 'vCPU')}"
     return ""
 
 

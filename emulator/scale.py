@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from emulator.config.published import Published
 from emulator.config.scenario import (
     LARGEST_BLOCK_BYTES,
     Scenario,
@@ -24,6 +25,8 @@ from emulator.config.units import write_size
 from emulator.errors import ConfigError
 from emulator.machine_check import available_bytes
 from emulator.observer import Observer
+from emulator.published import is_under, mechanism_text
+from emulator.report.wording import counted
 from emulator.runner import run
 from emulator.summary import SeriesRow, Summary
 from emulator.workloads.registry import load_workload
@@ -56,6 +59,14 @@ class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
     differences: list[float | None]
 
 
+class ScalePublished(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of a source, beside the rows that it is about; without one, `why`."""
+
+    published: Published
+    rows: list[ScaleRow] = []
+    why: str = ""
+
+
 class ScaleTable(msgspec.Struct, frozen=True, kw_only=True):
     """`scale --json`."""
 
@@ -67,6 +78,7 @@ class ScaleTable(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None  # None: one mechanism only.
     rows: list[ScaleRow]
     notes: list[str]
+    published: list[ScalePublished] = []
 
 
 class _OneRun:
@@ -111,22 +123,27 @@ def run_scale(
         memory_bytes = _memory_for(scenario, count)
         if memory_bytes != scenario.guest.memory_bytes:
             notes.append(
-                f"{count} vCPUs had a guest of {write_size(memory_bytes)}: the scenario's "
-                f"{write_size(scenario.guest.memory_bytes)} are too small for them"
+                f"{counted(count, 'vCPU')} had a guest of {write_size(memory_bytes)}: the "
+                f"scenario's {write_size(scenario.guest.memory_bytes)} are too small for them"
             )
         sized = [_sized(one, count, memory_bytes) for one in under]
         summaries = _run_in_turns(sized, repeats, observer)
         figures |= {figure_of(one)[0] for each in summaries.values() for one in each}
         rows += _rows(summaries, baseline, memory_bytes)
+    figure = ", ".join(sorted(figures))
     return ScaleTable(
         scenario=scenario.name,
-        figure=", ".join(sorted(figures)),
+        figure=figure,
         launcher=scenario.run.launcher,
         ram=scenario.guest.ram,
         repeats=repeats,
         baseline=baseline if len(mechanisms) > 1 else None,
         rows=rows,
         notes=notes,
+        published=[
+            _beside(published, under, rows, figure=figure, baseline=baseline)
+            for published in scenario.published
+        ],
     )
 
 
@@ -189,8 +206,8 @@ def _run_in_turns(
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         for repeat in range(repeats):
             for one in scenarios if repeat % 2 == 0 else scenarios[::-1]:
-                name, vcpus = one.mechanism.name, one.guest.vcpus
-                title = f"{vcpus} vCPUs, {Path(name).name}, {repeat + 1} of {repeats}"
+                name, vcpus = one.mechanism.name, counted(one.guest.vcpus, "vCPU")
+                title = f"{vcpus}, {Path(name).name}, {repeat + 1} of {repeats}"
                 observer.phase(title)
                 summary = run(one, output=Path(folder), observer=_OneRun(title, observer))
                 found[name].append(summary)
@@ -219,3 +236,28 @@ def _rows(summaries: dict[str, list[Summary]], baseline: str, memory_bytes: int)
             )
         )
     return rows
+
+
+def _beside(
+    published: Published,
+    scenarios: Sequence[Scenario],
+    rows: Sequence[ScaleRow],
+    *,
+    figure: str,
+    baseline: str,
+) -> ScalePublished:
+    names = [one.mechanism.name for one in scenarios if is_under(published, one.mechanism)]
+    found = [row for row in rows if published.vcpus in (None, row.vcpus) and row.mechanism in names]
+    if published.metric is None:
+        why = "the emulator has no such figure"
+    elif published.metric != figure:
+        why = f"this table is of {figure}"
+    elif not names:
+        why = f"{mechanism_text(published)} was not run"
+    elif not found:
+        why = f"it takes {counted(published.vcpus or 0, 'vCPU')}"
+    elif published.against not in (None, baseline):
+        why = f"this table's differences are to {baseline}"
+    else:
+        return ScalePublished(published=published, rows=found)
+    return ScalePublished(published=published, why=why)

@@ -1,7 +1,10 @@
 """`scale` and `bench`: series of numbers, on this machine."""
 
+import csv
+import io
 import sys
-from typing import TYPE_CHECKING, Any
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -17,12 +20,18 @@ from emulator.commands.registries import require_mechanism
 from emulator.commands.run import require_runnable
 from emulator.commands.table import aligned
 from emulator.config.scenario import load_scenario
+from emulator.errors import ConfigError
+from emulator.report.wording import NOT_MEASURED, counted
 
 if TYPE_CHECKING:
     from emulator.bench.figures import BenchResult, Conditions, Figure
     from emulator.scale import ScaleRow, ScaleTable
 
-_BASELINE = "off"
+_BASELINE: Final = "off"
+_WIDTH: Final = 80
+_SPREADS: Final = ("per_s", "difference_percent")
+_ENDS: Final = ("median", "min", "max")
+_LISTS: Final = ("values", "differences")  # Of single runs: in the JSON document.
 
 
 @click.command("scale", short_help="Run a scenario with several numbers of vCPUs.")
@@ -40,6 +49,7 @@ _BASELINE = "off"
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
 @changing_options
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV, a line a row.")
 def scale_command(
     scenario: str,
     vcpus: list[int],
@@ -47,6 +57,7 @@ def scale_command(
     repeat: int,
     settings: tuple[str, ...],
     as_json: bool,
+    as_csv: bool,
     **options: Any,
 ) -> None:
     """Run SCENARIO with several numbers of vCPUs and show how it scales.
@@ -55,6 +66,8 @@ def scale_command(
     """
     from emulator.report.live import make_view
 
+    if as_json and as_csv:
+        raise ConfigError("--json and --csv: choose one of them")
     loaded = load_scenario(scenario, overrides(settings, **options))
     require_runnable(loaded)
     for name in mechanisms:
@@ -65,7 +78,10 @@ def scale_command(
         from emulator.scale import run_scale
 
         table = run_scale(loaded, vcpus, names, repeat, view)
-    click.echo(_json(table) if as_json else "\n".join(scale_lines(table)))
+    if as_csv:
+        click.echo(scale_csv(table), nl=False)
+    else:
+        click.echo(_json(table) if as_json else "\n".join(scale_lines(table)))
     if any(row.violations for row in table.rows):
         click.get_current_context().exit(1)
 
@@ -101,7 +117,55 @@ def scale_lines(table: "ScaleTable") -> list[str]:
         f"{table.scenario}: {table.figure}, {times} each ({table.launcher}, {table.ram})",
         *aligned([header, *rows], right=numbers),
         *table.notes,
+        *_published_lines(table),
     ]
+
+
+def _published_lines(table: "ScaleTable") -> list[str]:
+    from emulator.report.published import measured_words, missing_words
+
+    lines = ["", "Published, and measured here"] if table.published else []
+    for one in table.published:
+        lines += textwrap.wrap(f"- {one.published.what}", _WIDTH, subsequent_indent="  ")
+        words = [missing_words(one.published, one.why)] if one.why else []
+        for row in one.rows:
+            measured = _difference(row) if one.published.against else _per_s(row)
+            who = f"{row.mechanism.rpartition('/')[2]}, {counted(row.vcpus, 'vCPU')}"
+            words.append(f"{who}: {measured_words(measured or NOT_MEASURED, one.published)}")
+        for line in words:
+            lines += textwrap.wrap(line, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def _per_s(row: "ScaleRow") -> str:
+    return "" if row.per_s is None else f"{row.per_s.median:,.0f} /s"
+
+
+def _difference(row: "ScaleRow") -> str:
+    """The median, and with several repetitions the least and the most."""
+    found = row.difference_percent
+    if found is None:
+        return ""
+    spread = f" ({found.min:+.1f} .. {found.max:+.1f})" if len(row.differences) > 1 else ""
+    return f"{found.median:+.1f} %{spread}"
+
+
+def scale_csv(table: "ScaleTable") -> str:
+    """A header and a line a row; what was not measured is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [name for name in table.rows[0].__struct_fields__ if name not in _LISTS]
+    writer.writerow(
+        [f"{c}_{end}" if end else c for c in columns for end in (_ENDS if c in _SPREADS else [""])]
+    )
+    for row in table.rows:
+        cells: list[Any] = []
+        for column in columns:
+            value = getattr(row, column)
+            ends = [getattr(value, end, None) for end in _ENDS]
+            cells += ends if column in _SPREADS else [value]
+        writer.writerow("" if cell is None else cell for cell in cells)
+    return text.getvalue()
 
 
 def _scale_cells(row: "ScaleRow", *, compared: bool) -> list[str]:
@@ -109,12 +173,7 @@ def _scale_cells(row: "ScaleRow", *, compared: bool) -> list[str]:
     cells = [str(row.vcpus), row.mechanism.rpartition("/")[2]]
     cells += ["-" if rate is None else f"{rate:,.0f}" for rate in rates]
     if compared:
-        found = row.difference_percent
-        cells.append("")
-        if found is not None:
-            cells[-1] = f"{found.median:+.1f} %"
-        if found is not None and len(row.differences) > 1:
-            cells[-1] += f" ({found.min:+.1f} .. {found.max:+.1f})"
+        cells.append(_difference(row))
     return [*cells, str(row.failed_allocations), str(row.violations)]
 
 

@@ -19,8 +19,8 @@ def measured_words(measured: str, published: Published) -> str:
 
 
 def missing_words(published: Published, why: str) -> str:
-    """What was published, and why nothing stands beside it."""
-    return f"not measured here ({why}), published {figure_text(published)} ({published.source})"
+    """What was published, and why nothing measured stands beside it."""
+    return f"published {figure_text(published)} ({published.source}); not measured here: {why}"
 
 
 def figure_text(published: Published) -> str:

@@ -37,7 +37,7 @@ def test_a_figure_stands_beside_the_measured_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"metric": None}, "nothing here measures it"),
+        ({"metric": None}, "the emulator has no such figure"),
         ({"vcpus": 16}, "it takes 16 vCPUs"),
         ({"mechanism": "bitmap"}, "this is not bitmap"),
         (
@@ -50,7 +50,7 @@ def test_a_figure_stands_beside_the_measured_one() -> None:
     ],
 )
 def test_without_a_measured_one_it_says_why(changes: dict[str, object], why: str) -> None:
-    assert words_of(published(**changes)) == f"not measured here ({why}), published most (who)"
+    assert words_of(published(**changes)) == f"published most (who); not measured here: {why}"
 
 
 @pytest.mark.parametrize(

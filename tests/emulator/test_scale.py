@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
-from emulator.commands.measure import scale_lines
+from emulator.commands.measure import scale_csv, scale_lines
+from emulator.config.published import Published
 from emulator.config.scenario import Scenario, load_scenario
 from emulator.errors import ConfigError
 from emulator.observer import NullObserver
@@ -80,10 +82,10 @@ def test_mechanisms_take_turns_and_every_second_time_in_the_opposite_order() -> 
     watching = Titles()
     table = run_scale(small(), [1], ["off", "page_reporting"], 2, watching)
     assert watching.seen == [
-        "1 vCPUs, off, 1 of 2",
-        "1 vCPUs, page_reporting, 1 of 2",
-        "1 vCPUs, page_reporting, 2 of 2",
-        "1 vCPUs, off, 2 of 2",
+        "1 vCPU, off, 1 of 2",
+        "1 vCPU, page_reporting, 1 of 2",
+        "1 vCPU, page_reporting, 2 of 2",
+        "1 vCPU, off, 2 of 2",
     ]
     off, reporting = table.rows
     assert len(off.values) == len(reporting.values) == len(reporting.differences) == 2
@@ -144,4 +146,73 @@ def test_the_table_fits_a_terminal_and_shows_what_was_not_measured() -> None:
         "   16  off           12,345,679   771,605                               3           0",
         "   16  mine.py:Mine           -         -  -5.9 % (-12.2 .. +0.5)       3           0",
         "A note.",
+    ]
+
+
+def row_of(mechanism: str, vcpus: int, per_s: float, differences: list[float | None]) -> ScaleRow:
+    return ScaleRow(
+        vcpus=vcpus,
+        mechanism=mechanism,
+        memory_bytes=1 << 30,
+        per_s=Spread(median=per_s, min=per_s - 1, max=per_s + 1),
+        per_s_per_vcpu=per_s / vcpus,
+        difference_percent=spread(differences),
+        failed_allocations=0,
+        violations=0,
+        values=[per_s],
+        differences=differences,
+    )
+
+
+def test_published_figures_stand_beside_the_rows_they_are_about() -> None:
+    published: list[dict[str, object]] = [
+        {"vcpus": 1, "mechanism": "page_reporting", "against": "off"},
+        {"vcpus": 16, "mechanism": "page_reporting", "against": "off"},
+        {"mechanism": "bitmap", "against": "off"},
+        {"metric": "host.footprint_gib_min"},
+        {"mechanism": "page_reporting", "against": "bitmap"},
+        {"mechanism": "off"},
+    ]
+    what: dict[str, object] = {
+        "what": "what",
+        "figure": "-1 %",
+        "source": "who",
+        "metric": "workload.pages_per_s",
+    }
+    scenario = msgspec.structs.replace(
+        small(), published=tuple(msgspec.convert(what | one, Published) for one in published)
+    )
+    table = run_scale(scenario, [1], ["off", "page_reporting"], 1, NullObserver())
+    assert [one.why for one in table.published] == [
+        "",
+        "it takes 16 vCPUs",
+        "bitmap was not run",
+        "this table is of workload.pages_per_s",
+        "this table's differences are to off",
+        "",
+    ]
+    assert [row.mechanism for row in table.published[0].rows] == ["page_reporting"]
+    lines = "\n".join(scale_lines(table))
+    assert "    page_reporting, 1 vCPU: measured +0.0 %, published -1 % (who)" in lines
+    assert "    published -1 % (who); not measured here: it takes 16 vCPUs" in lines
+    assert "    off, 1 vCPU: measured 16,384 /s, published -1 % (who)" in lines
+
+
+def test_as_csv_it_has_a_line_a_row_and_empty_cells_for_what_is_not_measured() -> None:
+    table = ScaleTable(
+        scenario="page_fault1",
+        figure="workload.pages_per_s",
+        launcher="processes",
+        ram="memfd",
+        repeats=1,
+        baseline="off",
+        rows=[row_of("off", 2, 100.0, []), row_of("mine, too", 2, 90.0, [-10.0, None])],
+        notes=[],
+    )
+    assert scale_csv(table).splitlines() == [
+        "vcpus,mechanism,memory_bytes,per_s_median,per_s_min,per_s_max,per_s_per_vcpu,"
+        "difference_percent_median,difference_percent_min,difference_percent_max,"
+        "failed_allocations,violations",
+        "2,off,1073741824,100.0,99.0,101.0,50.0,,,,0,0",
+        '2,"mine, too",1073741824,90.0,89.0,91.0,45.0,-10.0,-10.0,-10.0,0,0',
     ]

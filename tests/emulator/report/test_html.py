@@ -111,7 +111,7 @@ def test_what_was_published_stands_beside_what_was_measured(tmp_path: Path) -> N
     folder = sample_folder(tmp_path)
     page = render_page([Run.read(folder)], tmp_path)
     assert "measured 103 MiB, published 100 MiB (a letter" in page
-    assert "not measured here (a difference to off takes compare), published up to -2 %" in page
+    assert "published up to -2 % (the same letter); not measured here: a difference to off" in page
 
 
 def test_nothing_is_loaded_and_no_script_runs(tmp_path: Path) -> None:
