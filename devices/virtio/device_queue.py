@@ -9,6 +9,8 @@ Invariant:
     in_flight == popped - pushed == number of heads that `push_used` accepts
 """
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -80,13 +82,21 @@ class DeviceQueue:
     address_space:  where indirect tables are looked up
     features:       the negotiated feature bits; INDIRECT_DESC and EVENT_IDX matter here
     start:          the first index to look at, 0 .. 65535 (the vring base of vhost-user)
+    in_flight:      heads of chains from `start` on that a device before us took and did not give
+                    back; `pop` takes them once more, in this order, before all others
 
     Notifications are enabled in the beginning.  Every method but `reset`, `statistics` and
     `validate` raises DriverError once the driver has broken the protocol.
     """
 
     def __init__(
-        self, views: QueueViews, address_space: AddressSpace, *, features: int, start: int = 0
+        self,
+        views: QueueViews,
+        address_space: AddressSpace,
+        *,
+        features: int,
+        start: int = 0,
+        in_flight: Sequence[int] = (),
     ) -> None:
         self.size: Final = len(views.descriptors)
         self._views = views
@@ -99,19 +109,26 @@ class DeviceQueue:
         self._walk = np.zeros(1, dtype=WALK)
         self._lent: set[int] = set()
         self._popped = self._pushed = self._notifications_wanted = self._protocol_errors = 0
-        self.reset(start)
+        self.reset(start, in_flight)
 
-    def reset(self, start: int = 0) -> None:
+    def reset(self, start: int = 0, in_flight: Sequence[int] = ()) -> None:
         """Begin anew at index `start`; chains that were popped are never given back."""
         self._pushed += len(self._lent)
         self._lent.clear()
-        self._last_avail = self._used_idx = self._published_idx = start
+        self._again = deque(in_flight)
+        self._last_avail = (start + len(in_flight)) & IDX_MASK
+        self._used_idx = self._published_idx = start
         self.broken: str | None = None
 
     @property
     def next_avail_idx(self) -> int:
-        """The index that `pop` looks at next (the vring base of vhost-user)."""
+        """The index of the next chain that nobody has taken (the vring base of vhost-user)."""
         return self._last_avail
+
+    @property
+    def used_idx(self) -> int:
+        """The index of the next chain to be given back, if they are given back in order."""
+        return self._used_idx
 
     def pop(self) -> Chain | None:
         """The next available chain, or None.
@@ -119,15 +136,8 @@ class DeviceQueue:
         Raises DriverError for an index, a chain or an indirect table that breaks the protocol.
         """
         self._check_whole()
-        views = self._views
-        code = take_chain(
-            views.descriptors,
-            views.avail,
-            self._last_avail,
-            self._indirect,
-            self._segments,
-            self._walk,
-        )
+        taken_before = bool(self._again)
+        code = self._copy_chain_again() if taken_before else self._copy_next_chain()
         if code == CHAIN_NONE:
             return None
         _, readable, writable, _, addr, size_bytes = self._walk[0].item()
@@ -143,7 +153,8 @@ class DeviceQueue:
         if head in self._lent:
             self._break(f"the chain at descriptor {head} is made available twice")
         self._lent.add(head)
-        self._last_avail = (self._last_avail + 1) & IDX_MASK
+        if not taken_before:
+            self._last_avail = (self._last_avail + 1) & IDX_MASK
         self._popped += 1
         return Chain(
             head,
@@ -192,7 +203,7 @@ class DeviceQueue:
             avail_idx = self._ask(self._avail_event_word, self._last_avail)
         else:
             avail_idx = self._ask(FLAGS_WORD, 0)
-        return avail_idx != self._last_avail
+        return avail_idx != self._last_avail or bool(self._again)
 
     def statistics(self) -> DeviceQueueStatistics:
         return DeviceQueueStatistics(
@@ -206,8 +217,33 @@ class DeviceQueue:
     def validate(self) -> None:
         """Assert the invariants."""
         assert self._popped - self._pushed == len(self._lent) <= self.size
-        assert (self._last_avail - self._used_idx) & IDX_MASK == len(self._lent)
+        taken = len(self._lent) + len(self._again)
+        assert (self._last_avail - self._used_idx) & IDX_MASK == taken
         assert all(0 <= head < self.size for head in self._lent)
+
+    def _copy_next_chain(self) -> int:
+        """The chain at the next available index, in the ring itself; CHAIN_* or a breach."""
+        views = self._views
+        return int(
+            take_chain(
+                views.descriptors,
+                views.avail,
+                self._last_avail,
+                self._indirect,
+                self._segments,
+                self._walk,
+            )
+        )
+
+    def _copy_chain_again(self) -> int:
+        """The next chain of those that a device before us had taken."""
+        head = self._again.popleft()
+        if head >= self.size:
+            return HEAD_OUTSIDE
+        self._walk[0] = 0
+        self._walk[0]["head"] = head
+        descriptors = self._views.descriptors
+        return int(walk_chain(descriptors, head, self._indirect, self._segments, self._walk))
 
     def _copy_table(self, addr: int, size_bytes: int) -> np.ndarray[Any, Any]:
         """A private copy of an indirect table, `VIRTQ_DESC[n]` (2.7.5.3)."""
