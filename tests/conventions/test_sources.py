@@ -16,6 +16,7 @@ RANKS = {
     "devices.memory": 0,
     "devices.virtio": 1,
     "devices.balloon": 2,
+    "devices.vhost_user": 2,
     "emulator.errors": 3,
     "emulator.config": 3,
     "emulator.guest": 4,

@@ -1,0 +1,98 @@
+"""The unix socket that guests attach to: its file, who may use it, and what it leaves behind.
+
+The file is made with mode 0600, in one step with the socket (on Linux the mode of the unbound
+socket is that of its file), so that no one else can connect in between.  A file that a dead
+back-end left is replaced; one that somebody listens on is not, and neither is a file that is no
+socket.  The end removes the file, if it is still ours.
+"""
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+_MODE: Final = 0o600
+_BACKLOG: Final = 8
+_PATH_BYTES_MAX: Final = 107  # sockaddr_un, less the terminating 0
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """Who is at the other end (SO_PEERCRED): as it was when it connected."""
+
+    pid: int
+    uid: int
+
+
+def peer_of(connected: socket.socket) -> Peer:
+    """The process at the other end of a unix socket."""
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(found)
+    return Peer(pid, uid)
+
+
+class SocketFile:
+    """A listening socket at `path`; use it in a `with` statement.
+
+    Raises ValueError for a path that is too long, FileExistsError if somebody listens there or it
+    is no socket, and OSError if the system refuses, each with what to do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path: Final = Path(path)
+        if len(os.fsencode(self.path)) > _PATH_BYTES_MAX:
+            raise ValueError(
+                f"the socket's path has {len(os.fsencode(self.path))} bytes; at most "
+                f"{_PATH_BYTES_MAX} would work: {self.path}"
+            )
+        _remove_stale(self.path)
+        self.listening: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            os.fchmod(self.listening.fileno(), _MODE)
+            self.listening.bind(os.fspath(self.path))
+            found = self.path.lstat()
+            self._identity = (found.st_dev, found.st_ino)
+            self.listening.listen(_BACKLOG)
+        except BaseException:
+            self.listening.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket and remove its file."""
+        self.listening.close()
+        with contextlib.suppress(FileNotFoundError):
+            found = self.path.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self.path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on any more; FileExistsError for anything else."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(f"{path} exists and is no socket; name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:  # Its queue is full: somebody listens, and is slow.
+            pass
+    raise FileExistsError(f"another process listens on {path}; end it, or name another path")
