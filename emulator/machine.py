@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from devices.balloon.config_space import ConfigSpace
 from devices.balloon.device import BalloonDevice
 from devices.balloon.driver import BalloonDriver
 from devices.balloon.driver_task import FreePageReporter
@@ -192,8 +193,9 @@ class Machine:
         driver = FreePageDriver(queue, ring["config"], ring["command"], COMMAND_GUEST_ADDR)
         return FreePageHinter(driver, kick=kick, call=call)
 
-    def device(self) -> BalloonDevice:
-        """The host's half: it sees the guest's RAM and the ring, nothing else."""
+    def device(self, *, call: Notifier) -> BalloonDevice:
+        """The host's half: it sees the guest's RAM and the ring, nothing else; `call` interrupts
+        the guest when the configuration changes."""
         ring = self.regions["ring"].arrays
         space = AddressSpace(
             [
@@ -212,7 +214,8 @@ class Machine:
         )
         queue = DeviceQueue(self._queue_views(), space, features=self.features)
         queues = {self.queue_name: queue}
-        return BalloonDevice(queues, space, features=self.features, config=ring["config"])
+        config = ConfigSpace(ring["config"], call.notify)
+        return BalloonDevice(queues, space, features=self.features, config=config)
 
     def migration(self) -> Migration | None:
         """The host's migration of this guest, if the workload is about one."""

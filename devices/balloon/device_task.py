@@ -1,4 +1,4 @@
-"""Serves one queue of a balloon device."""
+"""Serves the queues of a balloon device."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -61,3 +61,11 @@ async def _serve(
         if device.complete(request):
             call.notify()
     return True
+
+
+async def poll_statistics(device: BalloonDevice, *, call: Notifier, every_s: float) -> None:
+    """Ask the driver for its figures every so often, for ever; `serve_queue` takes them."""
+    while True:
+        await trio.sleep(every_s)
+        if device.broken is None and device.ask_statistics():
+            call.notify()

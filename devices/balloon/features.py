@@ -1,11 +1,55 @@
-"""Which queue has which number (VIRTIO 1.3, section 5.5.2, and what Linux makes of it).
+"""The features by name, and which queue has which number (VIRTIO 1.3, section 5.5.2, and Linux).
 
 The specification numbers the queues 0 to 4, also when some do not exist.  Linux's transports (PCI,
 MMIO, vDPA, UML) number those that exist one after another, so that the reporting queue is 2, 3 or
 4, depending on the features that were *accepted*.  Linux is what is out there, and what we follow.
 """
 
-from devices.balloon.layout import QUEUES
+from collections.abc import Iterable
+from typing import Final
+
+from devices.balloon.layout import (
+    F_DEFLATE_ON_OOM,
+    F_FREE_PAGE_HINT,
+    F_MUST_TELL_HOST,
+    F_PAGE_POISON,
+    F_PAGE_REPORTING,
+    F_STATS_VQ,
+    QUEUES,
+)
+from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+
+# What the device can offer; RING_PACKED it cannot.
+FEATURES: Final = {
+    "must_tell_host": F_MUST_TELL_HOST,
+    "stats_vq": F_STATS_VQ,
+    "deflate_on_oom": F_DEFLATE_ON_OOM,
+    "free_page_hint": F_FREE_PAGE_HINT,
+    "page_poison": F_PAGE_POISON,
+    "page_reporting": F_PAGE_REPORTING,
+    "indirect_desc": F_INDIRECT_DESC,
+    "event_idx": F_EVENT_IDX,
+    "version_1": F_VERSION_1,
+}
+
+
+def feature_bits(names: Iterable[str]) -> int:
+    """The bits of features that are named as in `FEATURES`.  ValueError for any other name."""
+    bits = 0
+    for name in names:
+        if name not in FEATURES:
+            raise ValueError(f"no feature {name!r}; there are: {', '.join(FEATURES)}")
+        bits |= 1 << FEATURES[name]
+    return bits
+
+
+def feature_names(bits: int) -> list[str]:
+    """The features among these bits, in the order of `FEATURES`; bits of no feature are left out.
+
+    >>> feature_names(1 << F_PAGE_REPORTING | 1 << F_STATS_VQ)
+    ['stats_vq', 'page_reporting']
+    """
+    return [name for name, bit in FEATURES.items() if bits >> bit & 1]
 
 
 def queue_indices(accepted_features: int) -> dict[str, int]:

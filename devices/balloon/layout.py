@@ -35,6 +35,11 @@ BALLOON_PAGE_SIZE: Final = 4096
 # What Linux reports at most in one request (PAGE_REPORTING_CAPACITY, mm/page_reporting.h).
 PAGE_REPORTING_CAPACITY: Final = 32
 
+# Page numbers in one buffer of the inflate and deflate queues, as Linux sends at most
+# (VIRTIO_BALLOON_ARRAY_PFNS_MAX); a device takes no more of a buffer.
+PFN: Final = np.dtype("<u4")
+PFNS_MAX: Final = 256
+
 BALLOON_CONFIG: Final = np.dtype(  # 5.5.4; little-endian always
     [
         ("num_pages", "<u4"),  # the device's wish: pages of 4 KiB in the balloon
@@ -44,6 +49,35 @@ BALLOON_CONFIG: Final = np.dtype(  # 5.5.4; little-endian always
     ]
 )
 assert BALLOON_CONFIG.itemsize == 16
+
+# The fields that the driver may write (5.5.4); the others are the device's.
+DRIVER_FIELDS: Final = ("actual", "poison_val")
+
+# An entry of a statistics buffer (5.5.6.4).  The specification's text asks for buffers of whole 6
+# bytes; entries have 10, and drivers send whole entries.
+STATS_ENTRY: Final = np.dtype([("tag", "<u2"), ("val", "<u8")])
+assert STATS_ENTRY.itemsize == 10
+STATS_BYTES_MAX: Final = 4096
+
+# Tags, with our names and units: 0 to 9 of the specification, 10 to 15 of Linux 6.12.
+STATS_TAGS: Final = {
+    0: "swap_in_bytes",
+    1: "swap_out_bytes",
+    2: "major_faults",
+    3: "minor_faults",
+    4: "free_bytes",
+    5: "total_bytes",
+    6: "available_bytes",
+    7: "caches_bytes",
+    8: "hugetlb_allocations",
+    9: "hugetlb_failures",
+    10: "oom_kills",
+    11: "alloc_stalls",
+    12: "async_scans",
+    13: "direct_scans",
+    14: "async_reclaims",
+    15: "direct_reclaims",
+}
 
 # Free page hints (5.5.6.5): what `free_page_hint_cmd_id` says besides ids, and the first id that
 # QEMU gives; it wraps to this one.
@@ -59,5 +93,25 @@ DISCARD_RANGE: Final = np.dtype(
         ("region", "<i8"),  # index into AddressSpace.regions
         ("offset", "<i8"),  # bytes from the beginning of the region
         ("length", "<i8"),  # bytes
+    ]
+)
+
+# Whole pages of one region that page numbers of 32 bits can name, as kernels take them.
+PAGE_SPAN: Final = np.dtype(
+    [
+        ("first_pfn", "<i8"),
+        ("pages", "<i8"),
+        ("offset", "<i8"),  # bytes from the beginning of the region to that first page
+        ("base", "<i8"),  # index of that page in the record of all pages
+    ]
+)
+
+# What became of the page numbers of one buffer.
+PAGES_TAKEN: Final = np.dtype(
+    [
+        ("ranges", "<i8"),
+        ("accepted", "<i8"),  # pages that changed between the guest and the balloon
+        ("unchanged", "<i8"),  # pages that were already where they were to go
+        ("outside", "<i8"),  # numbers of no page
     ]
 )

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy.typing as npt
 import trio
 
-from devices.balloon.device import FreePageHandler
+from devices.balloon.free_page import FreePageHandler
 from devices.memory.layout import (
     MIGRATION_REQUESTED,
     MIGRATION_RESUMED,
@@ -22,7 +22,7 @@ _STOP_S_MAX: Final = 5.0  # For every vCPU to stop.
 
 
 class MigrationTask:
-    """`vcpus`: how many must stop; `interrupt`: tell the guest that its configuration changed."""
+    """`vcpus`: how many must stop."""
 
     def __init__(
         self,
@@ -30,13 +30,11 @@ class MigrationTask:
         vcpus: int,
         free_pages: FreePageHandler | None,
         discard: Callable[[npt.NDArray[Any]], int],
-        interrupt: Callable[[], None],
     ) -> None:
         self._migration = migration
         self._vcpus = vcpus
         self._free_pages = free_pages
         self._discard = discard
-        self._interrupt = interrupt
         # Sending holds the log (QEMU: bitmap_mutex), so a hint waits for the chunk under way.
         self._log = trio.Lock()
 
@@ -80,7 +78,6 @@ class MigrationTask:
             record["completed"] = 1
         if self._free_pages is not None:
             self._free_pages.done()
-            self._interrupt()
         record["state"] = MIGRATION_RESUMED
 
     async def _send_all(self) -> None:
@@ -97,9 +94,7 @@ class MigrationTask:
     def _ask(self) -> None:
         if self._free_pages is not None:
             self._free_pages.request()
-            self._interrupt()
 
     def _stop_asking(self) -> None:
         if self._free_pages is not None:
             self._free_pages.stop()
-            self._interrupt()

@@ -47,8 +47,9 @@ async def serve_guest(
         else:
             await serve_queue(device, REPORTING, kick=kick, call=call, discard=discard)
     finally:
-        seen = device.statistics(REPORTING)
-        account[0]["bad_elements"] = seen.elements - seen.accepted
+        if REPORTING in device.queues:
+            seen = device.statistics(REPORTING)
+            account[0]["bad_elements"] = seen.elements - seen.accepted
         account[0]["broken"] = device.broken is not None
     raise RunFailed(f"the guest broke its balloon device: {device.broken}")
 

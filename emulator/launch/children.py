@@ -169,11 +169,11 @@ async def _guest_kernel(
 async def _host(
     kick: EventfdNotifier, call: EventfdNotifier, machine: Machine, channel: Channel
 ) -> None:
-    device, discarder = machine.device(), Discarder(machine.ram, machine.host)
+    device, discarder = machine.device(call=call), Discarder(machine.ram, machine.host)
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
-    migration = migration_task(machine, device, discarder, call)
+    migration = migration_task(machine, device, discarder)
     serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve, kick=kick, call=call))

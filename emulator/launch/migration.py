@@ -1,14 +1,13 @@
 """The host's migration of a machine's guest, for either launcher."""
 
 from devices.balloon.device import BalloonDevice
-from devices.virtio.notifier import Notifier
 from emulator.host.discard import Discarder
 from emulator.host.migration_task import MigrationTask
 from emulator.machine import Machine
 
 
 def migration_task(
-    machine: Machine, device: BalloonDevice, discarder: Discarder, call: Notifier
+    machine: Machine, device: BalloonDevice, discarder: Discarder
 ) -> MigrationTask | None:
     """What migrates the guest when its workload asks; None if that never does."""
     migration = machine.migration()
@@ -19,5 +18,4 @@ def migration_task(
         machine.scenario.guest.vcpus,
         device.free_pages,
         discarder.discard,
-        call.notify,
     )

@@ -118,8 +118,8 @@ def _start_host(
     """Start the host; returns the guest's way to it."""
     kick, call = LocalNotifier(), LocalNotifier()
     reporter = machine.reporter(kick=kick, call=call)
-    device = machine.device()
-    migration = migration_task(machine, device, discarder, call)
+    device = machine.device(call=call)
+    migration = migration_task(machine, device, discarder)
     if migration is not None:
         nursery.start_soon(migration.run)
     rate = machine.scenario.host.discard_bytes_per_s

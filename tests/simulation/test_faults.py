@@ -62,7 +62,7 @@ class Rig:
         async def serve() -> None:
             with self._host:
                 await serve_guest(
-                    self.machine.device(),
+                    self.machine.device(call=self.call),
                     self.discarder,
                     self.machine.host,
                     kick=self.kick,

@@ -1,7 +1,7 @@
 import pytest
 
 from devices.balloon.device import BalloonDevice, Request
-from devices.balloon.layout import F_PAGE_POISON
+from devices.balloon.layout import F_PAGE_POISON, F_PAGE_REPORTING
 from devices.virtio.chain import NO_SEGMENTS, segments
 from devices.virtio.errors import DriverError
 from tests.devices.rings import INDIRECT, RAM_ADDR, RAM_BYTES, Rings, buffers
@@ -13,7 +13,11 @@ FIRST, SECOND = 0, 1  # Regions, in order of address; the ring's is the third.
 
 
 def device_of(rings: Rings, features: int = 0) -> BalloonDevice:
-    return BalloonDevice({"reporting": rings.device}, rings.address_space, features=features)
+    return BalloonDevice(
+        {"reporting": rings.device},
+        rings.address_space,
+        features=features | 1 << F_PAGE_REPORTING,
+    )
 
 
 def taken(device: BalloonDevice) -> Request:
@@ -98,7 +102,7 @@ def test_5_a_poison_value_forbids_to_discard() -> None:
     device = device_of(rings, features=1 << F_PAGE_POISON)
     rings.lend(2)
     assert len(taken(device).ranges) == 2  # It is 0: discarded memory reads as the guest expects.
-    device.config["poison_val"] = 0xAAAAAAAA
+    device.config.write(12, b"\xaa\xaa\xaa\xaa")
     rings.lend(2)
     assert len(taken(device).ranges) == 0
     assert device.statistics("reporting").poisoned == 2
@@ -108,7 +112,7 @@ def test_5_a_poison_value_forbids_to_discard() -> None:
 def test_5_a_poison_value_that_was_not_negotiated_means_nothing() -> None:
     rings = Rings(8)
     device = device_of(rings)
-    device.config["poison_val"] = 0xAAAAAAAA
+    device.config.write(12, b"\xaa\xaa\xaa\xaa")
     rings.lend(2)
     assert len(taken(device).ranges) == 2
 
@@ -142,5 +146,6 @@ def test_a_broken_ring_breaks_the_device_until_it_is_reset() -> None:
 
 def test_a_queue_without_a_handler_is_rejected() -> None:
     rings = Rings(8)
-    with pytest.raises(ValueError, match=r"no handler for queue 'x'; there are: \['reporting'\]"):
-        BalloonDevice({"x": rings.device}, rings.address_space, features=0)
+    known = r"no handler for queue 'stats' with these features; there are: \['deflate', 'inflate'\]"
+    with pytest.raises(ValueError, match=known):
+        BalloonDevice({"stats": rings.device}, rings.address_space, features=0)

@@ -1,6 +1,6 @@
 import pytest
 
-from devices.balloon.features import queue_indices
+from devices.balloon.features import feature_bits, feature_names, queue_indices
 from devices.balloon.layout import (
     F_FREE_PAGE_HINT,
     F_MUST_TELL_HOST,
@@ -29,3 +29,10 @@ def test_the_reporting_queue_is_numbered_as_linux_does(features: int, index: int
 def test_a_queue_exists_only_with_its_feature() -> None:
     assert queue_indices(0) == {"inflate": 0, "deflate": 1}
     assert queue_indices(STATS | HINT) == {"inflate": 0, "deflate": 1, "stats": 2, "free_page": 3}
+
+
+def test_features_have_names() -> None:
+    assert feature_bits(["page_reporting", "stats_vq", "version_1"]) == REPORTING | STATS | 1 << 32
+    assert feature_names(REPORTING | STATS | 1 << 30) == ["stats_vq", "page_reporting"]
+    with pytest.raises(ValueError, match="no feature 'ring_packed'; there are: must_tell_host, "):
+        feature_bits(["ring_packed"])

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.balloon.device import BalloonDevice, FreePageHandler
+from devices.balloon.config_space import ConfigSpace
+from devices.balloon.device import BalloonDevice
+from devices.balloon.free_page import FreePageHandler
 from devices.balloon.free_page_driver import FreePageDriver
 from devices.balloon.layout import (
     BALLOON_CONFIG,
@@ -41,7 +43,7 @@ class Balloon:
         queue = DeviceQueue(self.rings.views, space, features=0)
         features = 1 << F_FREE_PAGE_HINT
         self.device = BalloonDevice(
-            {FREE_PAGE: queue}, space, features=features, config=self.config
+            {FREE_PAGE: queue}, space, features=features, config=ConfigSpace(self.config)
         )
         self.driver = FreePageDriver(self.rings.driver, self.config, self.command, COMMAND_ADDR)
 

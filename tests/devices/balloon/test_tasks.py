@@ -11,6 +11,7 @@ from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import serve_queue
 from devices.balloon.driver import BalloonDriver
 from devices.balloon.driver_task import FreePageReporter
+from devices.balloon.layout import F_PAGE_REPORTING
 from devices.virtio.errors import DeviceError
 from devices.virtio.notifier import EventfdNotifier, LocalNotifier
 from tests.devices.rings import EVENT_IDX, INDIRECT, Rings, buffers
@@ -25,7 +26,9 @@ class Machine:
         self.driver = BalloonDriver({"reporting": self.rings.driver})
         self.reporter = FreePageReporter(self.driver, kick=self.kick, call=self.call)
         self.device = BalloonDevice(
-            {"reporting": self.rings.device}, self.rings.address_space, features=features
+            {"reporting": self.rings.device},
+            self.rings.address_space,
+            features=features | 1 << F_PAGE_REPORTING,
         )
         self.discard_s = 0.0
         self.discarded: list[list[Any]] = []
