@@ -6,6 +6,7 @@ The sentences are made from the summary alone, so that the text, the HTML page a
 
 from typing import Final
 
+from emulator.report.free_orders import which_survive
 from emulator.report.wording import (
     NOT_MEASURED,
     count_text,
@@ -28,6 +29,7 @@ STRANDED_CAUSES: Final = {
 
 #: A smaller part of the peak than this counts as nothing.
 _NOTHING: Final = 0.005
+_CLEARLY: Final = 0.9
 
 
 def stranded_parts(summary: Summary) -> tuple[tuple[str, str, int | None], ...]:
@@ -54,7 +56,14 @@ def came_back_fraction(summary: Summary) -> float | None:
 
 def answer(summary: Summary) -> str:
     """The answer as plain text on one line, for any complete or incomplete summary."""
-    sentences = [_soundness(summary), _came_back(summary), _stayed(summary), _price(summary)]
+    sentences = [
+        _soundness(summary),
+        _came_back(summary),
+        _stayed(summary),
+        _trickled(summary),
+        which_survive(summary),
+        _price(summary),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -104,10 +113,35 @@ def _stayed(summary: Summary) -> str:
         return f"No free memory stayed behind{gap}."
     if len(causes) == 1:
         words, size = causes[0]
-        return f"{size_text(size)} stayed although free, {words}{gap}."
-    total = size_text(sum(size for _, size in causes))
+        return f"{size_text(size)} stayed although free, {words}{gap}.{_resident(summary, size)}"
+    total = sum(size for _, size in causes)
     by_cause = listed([f"{size_text(size)} {words}" for words, size in causes])
-    return f"{total} stayed although free: {by_cause}{gap}."
+    return f"{size_text(total)} stayed although free: {by_cause}{gap}.{_resident(summary, total)}"
+
+
+def _resident(summary: Summary, stayed: int) -> str:
+    """How much of what stayed can hold the host's memory at all, where that is clearly less."""
+    resident = summary.host.resident_bytes_end
+    if resident is None or resident >= _CLEARLY * stayed:
+        return ""
+    return f" At most {size_text(resident)} of that is resident; the rest was not touched."
+
+
+def _trickled(summary: Summary) -> str:
+    """What was left of memory that was freed little by little, as the last was freed and later."""
+    trickled = summary.workload.get("trickled_bytes")
+    phases = {phase.name: phase for phase in summary.phases}
+    if not trickled or not {"trickle", "idle"} <= phases.keys():
+        return ""
+    then, later = phases["trickle"].resident_bytes_end, phases["idle"].resident_bytes_end
+    if then is None or later is None:
+        return ""
+    idle = phases["idle"]
+    return (
+        f"As the last of {size_text(trickled)} was freed, little by little, {size_text(then)} were "
+        f"still resident; {duration_text(idle.end_s - idle.start_s)} of idling later "
+        f"{size_text(later)}."
+    )
 
 
 def _price(summary: Summary) -> str:

@@ -15,6 +15,7 @@ from emulator.config.scenario import Scenario
 from emulator.published import beside_run
 from emulator.report import sections
 from emulator.report.answer import came_back_bytes, came_back_fraction
+from emulator.report.free_orders_picture import free_orders_section
 from emulator.report.markup import Markup, element, joined
 from emulator.report.page_style import STYLE
 from emulator.report.pictures import Canvas, residency_of_runs
@@ -132,6 +133,7 @@ def _run_sections(run: Run, name: str, beside: Path, heading: str) -> list[Marku
     scenario = os.path.relpath(run.path / SCENARIO, beside)
     return [
         sections.memory_over_time(summary, run.series, name, heading),
+        free_orders_section(summary, name, heading),
         element("div", pair, class_="pair"),
         sections.verdicts(run.results, heading),
         sections.published(beside_run(run.scenario, summary), heading),

@@ -214,5 +214,5 @@ def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, ob
         name = f"{above}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name} ")
-        else:
+        elif not isinstance(value, list):  # What is counted over the time is drawn.
             yield name, value

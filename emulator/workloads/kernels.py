@@ -81,7 +81,7 @@ def free_batch(mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int) -
 
 
 @kernel(inner=True)
-def _next_random(state: Any) -> int:
+def next_random(state: Any) -> int:
     """xorshift64 (Marsaglia 2003): 63 random bits from state that the caller passes in."""
     x = np.uint64(state[0]["random"])
     x ^= x << np.uint64(13)
@@ -92,9 +92,9 @@ def _next_random(state: Any) -> int:
 
 
 @kernel(inner=True)
-def _random_order(state: Any) -> int:
+def random_order(state: Any) -> int:
     """Small orders far more often than large ones, as kernel traces show: half as many each."""
-    bits = _next_random(state)
+    bits = next_random(state)
     order = i64(0)
     while order < state[0]["order_max"] and bits & 1 == 1:
         bits >>= 1
@@ -111,12 +111,12 @@ def churn_batch(mm: Any, ram: Any, cpu: int, held: Any, state: Any, count: int) 
     mm.actors[cpu]["now_ns"] = now(mm)
     control = state[0]
     for _ in range(count):
-        bits = _next_random(state)
+        bits = next_random(state)
         # Above the level three of four operations free, below it three of four allocate.
         above = control["held_pages"] > control["level_pages"]
         frees = (bits & 3 != 0) == above
         if control["held"] == 0 or (not frees and control["held"] < held.size):
-            order = _random_order(state)
+            order = random_order(state)
             choice = (bits >> 2) % 20
             migratetype = MOVABLE
             if choice < 2:

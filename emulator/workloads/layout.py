@@ -41,3 +41,29 @@ REPLAY_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
 TURN_SPINS_MAX: Final = 500  # About 10 us: another vCPU is usually just about to pass the turn on.
 
 LATENCY_EVERY: Final = 64  # One allocation of so many is timed: two looks at the clock cost 50 ns.
+
+# Ageing: the blocks of a vCPU, in a list for each tick at which some of them die (a timing wheel:
+# Varghese and Lauck 1987).  Private to its process; lists and free places are chained by `next`.
+AGEING_BLOCK: Final = np.dtype(
+    [("pfn", "<u4"), ("next", "<i4"), ("order", "u1"), ("unused", "u1", (3,))]
+)
+NO_SLOT: Final = -1
+LIFETIMES: Final = 3  # short, medium and long
+
+AGEING: Final = np.dtype(
+    [
+        ("random", "<i8"),  # as CHURN.random
+        ("free_slot", "<i8"),  # the first of the free places
+        ("tick", "<i8"),  # up to which everything has died
+        ("order_max", "<i8"),
+        ("per_tick", "<i8"),  # allocations
+        ("refused", "<i8"),  # no memory, or no place for the block
+        ("share", "<i8", (LIFETIMES,)),  # of 2**20 allocations, summed up
+        ("ticks", "<i8", (LIFETIMES,)),  # the mean lifetime
+    ],
+    align=True,
+)
+SHARE_BITS: Final = 20
+
+# What is free at a time: a row of the picture of which orders survive.
+FREE_BLOCKS: Final = np.dtype([("time_s", "<f8"), ("blocks", "<i8", (11,))], align=True)

@@ -17,6 +17,8 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "page_fault1": f"{_HERE}.page_fault1:PageFault1",
     "churn": f"{_HERE}.churn:Churn",
     "replay": f"{_HERE}.replay:Replay",
+    "trickle": f"{_HERE}.trickle:Trickle",
+    "ageing": f"{_HERE}.ageing:Ageing",
     "migrate": f"{_HERE}.migrate:Migrate",
 }
 

@@ -20,6 +20,20 @@ SMALL: Final = {
     "page_fault1": ('workload.duration="500ms"', 'workload.size="8MiB"', 'guest.memory="64MiB"'),
     "churn": ('workload.duration="200ms"', 'workload.idle="3s"', 'guest.memory="64MiB"'),
     "replay": (),
+    "trickle": (
+        'workload.rate="64MiB"',
+        'workload.idle="3s"',
+        "guest.zones=[]",
+        'guest.memory="64MiB"',
+    ),
+    "ageing": (
+        'workload.duration="8s"',
+        'workload.period="4s"',
+        'workload.long="4s"',
+        'workload.medium="2s"',
+        'workload.idle="3s"',
+        'guest.memory="64MiB"',
+    ),
 }
 
 
