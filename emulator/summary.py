@@ -7,7 +7,7 @@ The structs hold what they are given; reading a file checks it.
 import csv
 import io
 from collections.abc import Iterable
-from typing import Any, Final, NoReturn, get_args, get_type_hints
+from typing import Any, Final, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -17,6 +17,8 @@ from emulator.config.units import Number
 from emulator.errors import ConfigError
 
 SCHEMA: Final = 1
+
+T = TypeVar("T")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,11 +185,16 @@ def from_json(text: str | bytes, *, where: str = "summary.json") -> Summary:
 
     Raises `ConfigError` that begins with `where`: no JSON, another schema, missing or bad figures.
     """
+    return decode_document(text, Summary, SCHEMA, where=where)
+
+
+def decode_document(text: str | bytes, kind: type[T], schema: int, *, where: str) -> T:
+    """A document of a kind that has a `schema`; raises `ConfigError` as `from_json` does."""
     try:
         version = msgspec.json.decode(text, type=_Version, strict=True).schema
-        if version != SCHEMA:
-            raise ConfigError(f"{where}: has schema {version}; this version reads schema {SCHEMA}")
-        return msgspec.json.decode(text, type=Summary)
+        if version != schema:
+            raise ConfigError(f"{where}: has schema {version}; this version reads schema {schema}")
+        return msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: damaged: {str(error).replace('`', '')}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -87,14 +87,36 @@ def compare_command(
     elif as_mail:
         click.echo((folder / MAIL).read_text(encoding="utf-8"), nl=False)
     else:
-        from emulator.commands.console import ResultConsole
-        from emulator.report.comparison_curves import residency_bands
-        from emulator.report.comparison_text import render_comparison
-
-        bands = residency_bands(comparison, folder)
-        render_comparison(comparison, bands, ResultConsole(), folder=str(folder / REPORT))
+        _show(comparison, folder)
     if not comparison.is_sound:
         click.get_current_context().exit(1)
+
+
+def show_again(folder: Path) -> bool:
+    """Print the comparison in `folder` and write its mail and page again; whether it is sound.
+
+    Raises ConfigError for a damaged folder.
+    """
+    from emulator.compare.comparison import from_json
+
+    path = folder / COMPARISON
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    comparison = from_json(text, where=str(path))
+    _write_pages(comparison, folder)
+    _show(comparison, folder)
+    return comparison.is_sound
+
+
+def _show(comparison: "Comparison", folder: Path) -> None:
+    from emulator.commands.console import ResultConsole
+    from emulator.report.comparison_curves import residency_bands
+    from emulator.report.comparison_text import render_comparison
+
+    bands = residency_bands(comparison, folder)
+    render_comparison(comparison, bands, ResultConsole(), folder=str(folder / REPORT))
 
 
 def _require_parts(scenario: Scenario, candidates: list[Candidate], repeats: int) -> None:
@@ -167,9 +189,6 @@ def _write(
 ) -> "Comparison":
     """Compare what was made, and write document, mail and page."""
     from emulator.compare.comparison import compare, to_json
-    from emulator.report.comparison_curves import residency_bands
-    from emulator.report.comparison_html import write_comparison
-    from emulator.report.comparison_text import mail_text
 
     comparison = compare(
         scenario,
@@ -180,6 +199,14 @@ def _write(
         manifest=folder.read_manifest(),
     )
     write_atomically(folder.path / COMPARISON, to_json(comparison) + "\n")
-    write_atomically(folder.path / MAIL, mail_text(comparison))
-    write_comparison(comparison, residency_bands(comparison, folder.path), folder.path / REPORT)
+    _write_pages(comparison, folder.path)
     return comparison
+
+
+def _write_pages(comparison: "Comparison", folder: Path) -> None:
+    from emulator.report.comparison_curves import residency_bands
+    from emulator.report.comparison_html import write_comparison
+    from emulator.report.comparison_text import mail_text
+
+    write_atomically(folder / MAIL, mail_text(comparison))
+    write_comparison(comparison, residency_bands(comparison, folder), folder / REPORT)

@@ -1,15 +1,17 @@
 """`report`, `list` and `sysinfo`: what there is, without running anything."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 
+from emulator.commands.compare import COMPARISON, show_again
 from emulator.commands.registries import first_line, mechanisms, workloads
 from emulator.commands.table import aligned
 from emulator.config.scenario import load_scenario, scenario_names
+from emulator.errors import ConfigError
 from emulator.machine_check import Check, check_machine
 from emulator.run_folder import REPORT, RunFolder
 from emulator.summary import check, is_sound
@@ -27,7 +29,11 @@ _MISSING_EXIT_CODE: Final = 3
     help="The page to write.  [default: report.html in DIR; of several, in the current folder]",
 )
 def report_command(folders: tuple[Path, ...], html: Path | None) -> None:
-    """Show run folders again, as text, and write their HTML page."""
+    """Show run folders again, as text, and write their HTML page; or comparisons, one by one."""
+    comparisons = [path for path in folders if (path / COMPARISON).is_file()]
+    if comparisons:
+        _report_comparisons(comparisons, among=folders, html=html)
+        return
     runs = [RunFolder.open(path) for path in folders]
     read = [(run, run.read_scenario(), run.read_summary(), run.read_series()) for run in runs]
 
@@ -43,6 +49,21 @@ def report_command(folders: tuple[Path, ...], html: Path | None) -> None:
     page = html or (runs[0].path / REPORT if len(runs) == 1 else Path(REPORT))
     write_report(runs, page)
     click.echo(f"Wrote {page}", err=True)
+    if not sound:
+        click.get_current_context().exit(1)
+
+
+def _report_comparisons(
+    comparisons: Sequence[Path], *, among: Sequence[Path], html: Path | None
+) -> None:
+    if len(comparisons) < len(among):
+        raise ConfigError(f"{comparisons[0]}: is a comparison; report it and run folders apart")
+    if html is not None:
+        raise ConfigError("--html: the page of a comparison lies in its folder, report.html")
+    sound = True
+    for path in comparisons:
+        sound = show_again(path) and sound
+        click.echo(f"Wrote {path / REPORT}", err=True)
     if not sound:
         click.get_current_context().exit(1)
 

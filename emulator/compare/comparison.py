@@ -26,7 +26,8 @@ from emulator.compare.measured import (
 from emulator.compare.published import PublishedFigure, beside_comparison
 from emulator.compare.statistics import each_of
 from emulator.config.scenario import Scenario
-from emulator.summary import Summary, lookup
+from emulator.errors import ConfigError
+from emulator.summary import Summary, decode_document, lookup
 
 SCHEMA: Final = 1
 
@@ -165,6 +166,22 @@ def compare(
 def to_json(comparison: Comparison) -> str:
     """The text of `comparison.json`, indented."""
     return msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode()
+
+
+def from_json(text: str | bytes, *, where: str = "comparison.json") -> Comparison:
+    """A comparison from its text.
+
+    Raises `ConfigError` that begins with `where`: no JSON, another schema, missing or bad figures.
+    """
+    comparison = decode_document(text, Comparison, SCHEMA, where=where)
+    counts = {len(comparison.mechanisms), *(len(f.mechanisms) for f in comparison.figures)}
+    if len(counts) != 1 or counts == {0} or not comparison.figures:
+        raise ConfigError(f"{where}: damaged: every figure must be of every mechanism")
+    held = {figure.metric for figure in comparison.figures}
+    for figure in FIGURES:
+        if figure.metric not in held:
+            raise ConfigError(f"{where}: has no {figure.metric}: damaged, or of another version")
+    return comparison
 
 
 def _values_of(runs: Sequence[MadeRun], treatment: int, repeats: int, metric: str) -> Values:

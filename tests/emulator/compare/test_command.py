@@ -1,11 +1,19 @@
 """`compare` as a user meets it, without a run: whole comparisons are tests/processes/'s."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from emulator.commands.application import cli
+from emulator.compare.comparison import to_json
+from emulator.report.comparison_curves import residency_bands
+from emulator.report.comparison_html import render_comparison_page
+from emulator.report.comparison_text import mail_text
+from tests.support.sample_comparison import sample_comparison
 
 BOTH = ("--mechanism", "off", "--mechanism", "page_reporting")
 
@@ -63,3 +71,45 @@ def test_bad_input_is_one_line_exit_code_2_and_no_folder(
     assert last.startswith("Error: ") and message in last
     assert all(line.startswith(("Usage: ", "Try ")) or not line for line in usage)
     assert not Path("runs").exists()
+
+
+def test_report_shows_a_comparison_again_from_its_folder(tmp_path: Path) -> None:
+    comparison = sample_comparison(tmp_path)
+    (tmp_path / "comparison.json").write_text(to_json(comparison))
+    result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert result.exit_code == 1  # Not sound: one mechanism's run failed.
+    assert "page_reporting against off" in result.output
+    assert (tmp_path / "mail.txt").read_text() == mail_text(comparison)
+    page = (tmp_path / "report.html").read_text()
+    assert page == render_comparison_page(comparison, residency_bands(comparison, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d | {"schema": 2}, "has schema 2; this version reads schema 1"),
+        (lambda d: {"schema": 1}, "damaged: Object missing required field scenario"),
+        (lambda d: d | {"mechanisms": d["mechanisms"][:1]}, "damaged: every figure must be of"),
+        (lambda d: d | {"figures": d["figures"][1:]}, "has no host.footprint_gib_min: damaged, or"),
+    ],
+)
+def test_a_damaged_comparison_is_one_line(
+    tmp_path: Path, change: Callable[[Any], Any], message: str
+) -> None:
+    document = json.loads(to_json(sample_comparison(tmp_path)))
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(change(document)))
+    result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"{path}: {message}" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_comparison_and_a_run_folder_are_reported_apart(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text(to_json(sample_comparison(tmp_path)))
+    for arguments, message in (
+        ([str(tmp_path), str(tmp_path / "run")], "is a comparison; report it and run folders"),
+        ([str(tmp_path), "--html", "x.html"], "the page of a comparison lies in its folder"),
+    ):
+        result = CliRunner().invoke(cli, ["report", *arguments])
+        assert (result.exit_code, message in result.output) == (2, True)
