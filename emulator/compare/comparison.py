@@ -13,7 +13,7 @@ import msgspec
 
 from emulator.compare.candidate import Candidate
 from emulator.compare.design import PlannedRun, is_balanced
-from emulator.compare.figures import FIGURES, VIOLATIONS, ComparedFigure
+from emulator.compare.figures import FIGURES, VIOLATIONS, ComparedFigure, figures_of
 from emulator.compare.measured import (
     CONFIDENCE,
     FigureOfMechanism,
@@ -125,9 +125,10 @@ def compare(
 ) -> Comparison:
     """What the runs say.  Every run's folder lies beneath `folder`."""
     repeats = max((run.planned.repeat for run in runs), default=-1) + 1
+    figures = figures_of(scenario)
     values = [
         _values_of(runs, treatment, repeats, figure.metric)
-        for figure in FIGURES
+        for figure in figures
         for treatment in range(len(candidates))
     ]
     rows = [values[i : i + len(candidates)] for i in range(0, len(values), len(candidates))]
@@ -155,9 +156,9 @@ def compare(
         confidence_each=confidence_each,
         mechanisms=[_mechanism(runs, n, repeats, c) for n, c in enumerate(candidates)],
         figures=[
-            _figure(figure, row, confidence_each) for figure, row in zip(FIGURES, rows, strict=True)
+            _figure(figure, row, confidence_each) for figure, row in zip(figures, rows, strict=True)
         ],
-        published=beside_comparison(scenario, candidates, values_of, confidence_each),
+        published=beside_comparison(scenario, candidates, values_of, figures, confidence_each),
         runs=[_run(run, candidates, folder) for run in runs],
         manifest=dict(manifest),
     )

@@ -1,10 +1,15 @@
 """Which figures of a run are compared, which way is better, and how fine they can be told apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from emulator.config.scenario import Scenario
 from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE
 from emulator.summary import StrandedFigures
+from emulator.workloads.registry import load_workload
+
+Better = Literal["less", "more"]
 
 #: The noise floor: what repeating does not average out, such as where code and data happen to lie.
 FLOOR: Final = 0.01
@@ -17,12 +22,13 @@ class ComparedFigure:
     """A figure by its path in the summary; `floor_fraction` is of the baseline's mean."""
 
     metric: str
-    better: Literal["less", "more"] = "less"
+    better: Better = "less"
     floor_fraction: float = FLOOR
 
 
 FIGURES: Final = (
     ComparedFigure(metric="host.footprint_gib_min"),
+    ComparedFigure(metric="host.resident_bytes_end"),
     ComparedFigure(metric="hinting.reclaim_latency_ms.p50", floor_fraction=PERCENTILE_FLOOR),
     ComparedFigure(metric="hinting.reclaim_latency_ms.p99", floor_fraction=PERCENTILE_FLOOR),
     ComparedFigure(metric="cost.cpu_s_per_gib_returned"),
@@ -32,6 +38,18 @@ FIGURES: Final = (
     ComparedFigure(metric="vcpus.failed_allocations"),
     *(ComparedFigure(metric=f"stranded.{cause}") for cause in StrandedFigures.__struct_fields__),
 )
+
+
+def figures_of(scenario: Scenario) -> tuple[ComparedFigure, ...]:
+    """What is compared under a scenario: `FIGURES`, and what its workload names of its own."""
+    workload = load_workload(
+        scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
+    )
+    own: Mapping[str, Better] = getattr(workload, "compared", {})
+    return FIGURES + tuple(
+        ComparedFigure(metric=f"workload.{name}", better=better) for name, better in own.items()
+    )
+
 
 #: Not a matter of more or less: one is too many, and no interval makes it none.
 VIOLATIONS: Final = "oracle.violations"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from emulator.compare.candidate import Candidate
-from emulator.compare.figures import FIGURES, ComparedFigure
+from emulator.compare.figures import ComparedFigure
 from emulator.compare.measured import (
     FigureOfMechanism,
     Values,
@@ -37,13 +37,27 @@ def beside_comparison(
     scenario: Scenario,
     candidates: Sequence[Candidate],
     values_of: Callable[[int, str], Values],
+    figures: Sequence[ComparedFigure],
     confidence: float,
 ) -> list[PublishedFigure]:
     """The scenario's published figures in their order.
 
     `values_of`: of a candidate's number, for a metric; `confidence`: of each interval.
     """
-    return [_beside(one, scenario, candidates, values_of, confidence) for one in scenario.published]
+    return [
+        _beside(
+            published,
+            scenario,
+            candidates,
+            values_of,
+            next(
+                (one for one in figures if one.metric == published.metric),
+                ComparedFigure(metric=published.metric or ""),
+            ),
+            confidence,
+        )
+        for published in scenario.published
+    ]
 
 
 def _beside(
@@ -51,6 +65,7 @@ def _beside(
     scenario: Scenario,
     candidates: Sequence[Candidate],
     values_of: Callable[[int, str], Values],
+    figure: ComparedFigure,
     confidence: float,
 ) -> PublishedFigure:
     why, metric = why_not(published, scenario.guest.vcpus), published.metric
@@ -67,7 +82,6 @@ def _beside(
         if published.against not in names:
             return PublishedFigure(published=published, why=f"{published.against} is not compared")
         against = values_of(names.index(published.against), metric)
-    figure = next((one for one in FIGURES if one.metric == metric), ComparedFigure(metric=metric))
     measured = []
     for number in numbers:
         values = values_of(number, metric)

@@ -23,6 +23,7 @@ from emulator.report.comparison_words import (
     difference_text,
     figure_label,
     groups,
+    left_behind,
     method_text,
     published_lines,
     quality_text,
@@ -56,6 +57,7 @@ def render_comparison_page(comparison: Comparison, bands: Sequence[Band | None])
         _residency(comparison, bands),
         _frontier(comparison),
         _overview(comparison),
+        _left_behind(comparison),
         _tables(comparison),
         sections.published_list(published_lines(comparison), "h2"),
         _method(comparison),
@@ -195,6 +197,24 @@ def _difference_cell(figure: FigureOfAll, found: FoundDifference | None) -> Mark
     words = f"{words} {quality_text(found)}".strip()
     exact = f"{exact_text(found.low, '')} to {exact_text(found.high, '')}"
     return element("td", words, class_=kind, title=exact)
+
+
+def _left_behind(comparison: Comparison) -> Markup:
+    header, *rows = left_behind(comparison)
+    names = ["Mechanism", *header[1:]]
+    head = element("tr", [element("th", name, scope="col") for name in names])
+    body = [
+        element("tr", [element("th", label, scope="row"), *(element("td", c) for c in cells)])
+        for label, *cells in rows
+    ]
+    note = (
+        "Means over the runs. Resident: what the guest still holds of the host's memory. The other "
+        "columns: what is free in the guest and was not returned, by cause; free memory that was "
+        "never touched is among it, without being resident."
+    )
+    table = sections.scrolled_table(head, body, "At the end")
+    title = element("h2", "At the end: resident, and free but not returned")
+    return element("section", [title, table, element("p", note, class_="note")])
 
 
 def _tables(comparison: Comparison) -> Markup:

@@ -22,6 +22,7 @@ from emulator.report.comparison_words import (
     difference_text,
     figure_label,
     groups,
+    left_behind,
     method_text,
     orders,
     published_lines,
@@ -36,8 +37,9 @@ from emulator.report.wording import duration_text, size_text
 
 WIDTH: Final = 72
 _LABEL: Final = 24
-_VALUE: Final = 11
+_VALUE: Final = 12
 _CURVE: Final = 36
+_CELL: Final = 11
 
 Line = tuple[str, str]  # Text and style.
 
@@ -46,6 +48,7 @@ def mail_text(comparison: Comparison) -> str:
     """The block for a mail: ASCII but for names, no line longer than 72 columns."""
     lines = [
         *_head(comparison),
+        *_left_behind(comparison),
         *_tables(comparison, PLUS_MINUS_ASCII),
         *_published(comparison, PLUS_MINUS_ASCII),
         *_how(comparison, PLUS_MINUS_ASCII),
@@ -65,6 +68,7 @@ def render_comparison(
         *_head(comparison),
         *_curves(comparison, bands, BLOCKS if rich_signs else ASCII_BLOCKS),
         *_answer(comparison, plus_minus),
+        *_left_behind(comparison),
         *_tables(comparison, plus_minus),
         *_published(comparison, plus_minus),
         *_how(comparison, plus_minus),
@@ -177,7 +181,17 @@ def _figure_row(
 
 def _row(label: str, base: str, here: str, difference: str) -> str:
     start = f"  {_cut(label, _LABEL - 2):<{_LABEL - 2}}{base:>{_VALUE}}{here:>{_VALUE}}"
-    return _cut(f"{start}  {difference}".rstrip(), WIDTH)
+    return _cut(f"{start} {difference}".rstrip(), WIDTH)
+
+
+def _left_behind(comparison: Comparison) -> Iterator[Line]:
+    header, *rows = left_behind(comparison)
+    yield "", ""
+    yield "At the end: resident on the host, and free but not returned", "bold"
+    for cells, style in [(header, "dim"), *((row, "") for row in rows)]:
+        label = WIDTH - _CELL * (len(cells) - 1)
+        name = set_cell_size(_cut(cells[0], label), label)
+        yield f"{name}{''.join(cell.rjust(_CELL) for cell in cells[1:])}", style
 
 
 def _published(comparison: Comparison, plus_minus: str) -> Iterator[Line]:

@@ -30,6 +30,7 @@ from emulator.report.wording import (
 
 _LABELS: Final = {
     "host.footprint_gib_min": "footprint, GiB min",
+    "host.resident_bytes_end": "resident at the end",
     "hinting.reclaim_latency_ms.p50": "freed to returned, p50",
     "hinting.reclaim_latency_ms.p99": "freed to returned, p99",
     "cost.cpu_s_per_gib_returned": "CPU per GiB returned",
@@ -47,6 +48,15 @@ DECISIVE: Final = (
     "cost.cpu_s_per_gib_returned",
     "vcpus.operations_per_s",
 )
+#: Where memory is at the end, by words of at most 10 characters.
+_LEFT_BEHIND: Final = {
+    "resident": "host.resident_bytes_end",
+    "unreported": "stranded.unreported_bytes",
+    "low order": "stranded.below_order_bytes",
+    "per CPU": "stranded.percpu_bytes",
+    "in flight": "stranded.in_flight_bytes",
+    "page cache": "stranded.page_cache_bytes",
+}
 PLUS_MINUS: Final = "±"
 PLUS_MINUS_ASCII: Final = "+-"
 
@@ -57,7 +67,9 @@ _FRACTION_MAX: Final = 10.0  # Above 1000 % a difference is given in the figure'
 
 def figure_label(metric: str) -> str:
     """What a figure is called, in at most 22 characters: `stranded, below order`."""
-    return _LABELS.get(metric) or f"{metric.partition('.')[0]}, {label_of(metric.split('.')[1])}"
+    section, name = metric.split(".")[:2]
+    label = label_of(name)
+    return _LABELS.get(metric) or (label if section == "workload" else f"{section}, {label}")
 
 
 def value_text(metric: str, value: float | None) -> str:
@@ -288,6 +300,21 @@ def _measured_text(figure: PublishedFigure, found: FigureOfMechanism, plus_minus
         return verdict_text(metric, difference, plus_minus)
     low, high = (value_text(metric, end) for end in (found.low, found.high))
     return NOT_MEASURED if found.mean is None else low if low == high else f"{low} to {high}"
+
+
+def left_behind(comparison: Comparison) -> list[list[str]]:
+    """What is resident and what was free and not returned at the end: a header, then a row of
+    means for each mechanism.  Causes that no mechanism measured are left out."""
+    found = [
+        (name, comparison.figure(metric))
+        for name, metric in _LEFT_BEHIND.items()
+        if any(one.mean is not None for one in comparison.figure(metric).mechanisms)
+    ]
+    rows = [["", *(name for name, _ in found)]]
+    for number, mechanism in enumerate(comparison.mechanisms):
+        cells = [value_text(f.metric, f.mechanisms[number].mean) for _, f in found]
+        rows.append([mechanism.label, *cells])
+    return rows
 
 
 def unmeasured(comparison: Comparison) -> list[str]:

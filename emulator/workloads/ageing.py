@@ -43,6 +43,7 @@ class Ageing:
     """Parameters; `rate` is that of the guest, and births fall on ticks of 100 ms."""
 
     kind: ClassVar[str] = "ageing"
+    compared: ClassVar[Mapping[str, str]] = {"free_from_order_9_bytes": "more"}
     duration_s: float = 3 * 3600.0
     period_s: float = 3600.0  # half of it busy, half quiet
     rate_blocks_per_s: float = 1280.0  # born while it is busy

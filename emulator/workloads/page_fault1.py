@@ -28,6 +28,7 @@ class PageFault1:
     """Parameters; `rate` is that of each vCPU."""
 
     kind: ClassVar[str] = "page_fault1"
+    compared: ClassVar[Mapping[str, str]] = {"pages_per_s": "more"}
     duration_s: float = 10.0
     size_bytes: int = 128 << 20
     rate_bytes_per_s: float | None = None

@@ -98,9 +98,9 @@ def test_all_intervals_of_a_mechanism_together_have_the_confidence(
         )
         for number in range(4)
     ]
-    assert counts == [0, 8, 8, 0]
-    assert comparison.intervals == 8
-    assert comparison.confidence_each == each_of(0.95, 8)
+    assert counts == [0, 9, 9, 0]
+    assert comparison.intervals == 9
+    assert comparison.confidence_each == each_of(0.95, 9)
 
 
 def test_violations_are_counted_and_not_averaged(comparison: Comparison) -> None:

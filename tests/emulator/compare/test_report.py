@@ -75,7 +75,7 @@ def test_the_mail_fits_in_72_columns_of_ascii(comparison: Comparison) -> None:
     assert "page_reporting against off" in mail
     assert re.search(r"footprint, GiB min +1 +0\.51 +-49\.5 \+-[\d.]+ %  better", mail)
     assert "No difference detected" in mail
-    assert re.search(r"operations per second +1 k/s +1 k/s  \(\+0\.0 \+-[\d.]+ %\)", mail)
+    assert re.search(r"operations per second +1 k/s +1 k/s \(\+0\.0 \+-[\d.]+ %\)", mail)
     assert "under bitmap (7 pages, in 1 of 1 run)" in " ".join(mail.split())
     assert "runs are missing" in mail
     assert "Left out, because a run failed: the host was killed" in mail
