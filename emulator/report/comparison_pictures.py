@@ -16,6 +16,7 @@ from emulator.report.pictures import (
     size_unit,
     style,
     time_axes,
+    unit_above,
     with_legend,
 )
 
@@ -33,7 +34,8 @@ class Frontier:
     """What is put against the footprint, and on which mechanisms no other improves in both.
 
     `metric`: the CPU time per GiB returned, or operations per second where that is not measured;
-    None if neither is.  `best`: numbers of mechanisms, by footprint; means are compared.
+    None if neither is.  `best`: numbers of mechanisms, by footprint; means are compared, and a
+    price is better if it is so by more than the noise floor.
     """
 
     metric: str | None
@@ -44,6 +46,7 @@ def frontier(comparison: Comparison) -> Frontier:
     """The frontier of a comparison."""
     footprints = [found.mean for found in comparison.figure(FOOTPRINT).mechanisms]
     for metric, sign in ((COST, 1), (OPERATIONS, -1)):
+        floor = comparison.figure(metric).floor_fraction
         prices = [found.mean for found in comparison.figure(metric).mechanisms]
         points = [
             (footprint, sign * price, number)
@@ -51,9 +54,10 @@ def frontier(comparison: Comparison) -> Frontier:
             if footprint is not None and price is not None
         ]
         if points:
-            best, lowest = [], float("inf")
+            best: list[int] = []
+            lowest = 0.0
             for _, price, number in sorted(points):
-                if price < lowest:
+                if price < lowest - floor * abs(lowest) or not best:
                     best.append(number)
                     lowest = price
             return Frontier(metric=metric, best=best)
@@ -137,7 +141,7 @@ def frontier_picture(comparison: Comparison, canvas: Canvas) -> str | None:
             axes.set_ylim(max(0.0, (low + high - margin) / 2), (low + high + margin) / 2)
         axes.set_xlabel("footprint, GiB minutes")
         unit = "s / GiB" if found.metric == COST else "per s"
-        axes.text(0, 1, f"{unit} ", transform=axes.transAxes, ha="right", va="bottom")
+        unit_above(axes, unit)
         axes.yaxis.set_major_formatter(_short)
         legend(figure, drawn, canvas)
         return as_svg(figure, canvas)

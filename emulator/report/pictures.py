@@ -208,8 +208,22 @@ def time_axes(
     axes.set_xticks([tick for tick in values if limits[0] <= tick <= limits[1]])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick / scale:g}"))
     axes.set_xlabel(word)
-    axes.text(0, 1, f"{unit} ", transform=axes.transAxes, ha="right", va="bottom", color=_MUTED)
+    unit_above(axes, unit)
     return figure, axes
+
+
+def unit_above(axes: "Axes", unit: str) -> None:
+    """The unit of the heights, clear of the highest number."""
+    axes.annotate(
+        unit,
+        (0, 1),
+        xytext=(-4, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=_MUTED,
+    )
 
 
 def bare_axes(canvas: Canvas) -> tuple["Figure", "Axes"]:
