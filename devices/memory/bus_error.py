@@ -59,7 +59,7 @@ class Guard:
     """
 
     def __init__(self, address: int, size_bytes: int) -> None:
-        _install()
+        install()
         free = np.flatnonzero(_table["end"] == 0)
         if not len(free):
             raise OSError(errno.ENOMEM, f"more than {GUARDS_MAX} foreign mappings")
@@ -76,8 +76,11 @@ class Guard:
         _table[self._row]["end"] = 0
 
 
-def _install() -> None:
-    """Make ours the handler of SIGBUS, unless it is."""
+def install() -> None:
+    """Make ours the handler of SIGBUS, unless it is; `Guard` does so, too.
+
+    The first time takes a third of a second, for it is compiled: some would rather not wait then.
+    """
     global _handler
     if _handler is None:
         _handler = _compile()

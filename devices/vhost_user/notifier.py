@@ -52,15 +52,15 @@ class DescriptorNotifier:
         self._gone = False
         try:
             self._socket = _unix_socket(fd)
-            fits = self._socket is not None or self._is_eventfd_or_pipe()
-            if fits:
-                os.set_blocking(fd, False)
-        except BaseException:
+            if self._socket is None and not self._is_eventfd_or_pipe():
+                raise Refused("the descriptor is no eventfd, unix stream socket or pipe")
+            os.set_blocking(fd, False)
+        except OSError as error:  # It is a mere path (O_PATH), say.
+            os.close(fd)
+            raise Refused(f"the descriptor cannot be used: {error}") from None
+        except Refused:
             os.close(fd)
             raise
-        if not fits:
-            os.close(fd)
-            raise Refused("the descriptor is no eventfd, unix stream socket or pipe")
 
     def notify(self) -> None:
         """Wake the other side; if that is not possible without waiting, then it was not asleep."""
@@ -157,9 +157,9 @@ class BackendChannel:
     def __init__(self, fd: int) -> None:
         try:
             found = _unix_socket(fd)
-        except BaseException:
+        except OSError as error:
             os.close(fd)
-            raise
+            raise Refused(f"the back-end's channel cannot be used: {error}") from None
         if found is None:
             os.close(fd)
             raise Refused("the back-end's channel is no unix stream socket")

@@ -12,6 +12,7 @@ the connection ends.
 
 import array
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -21,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from devices.memory.bus_error import install
 from devices.vhost_user.backend import Backend
 from devices.vhost_user.codec import (
     Decoder,
@@ -47,6 +49,8 @@ T = TypeVar("T")
 
 MESSAGE_S: Final = 10.0  # A front-end is a program, not a guest: it does not sleep in a message.
 _SECOND_PEER_S: Final = 1.0  # A guest that is just leaving keeps the next one waiting so long.
+_ACCEPT_LATER: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_ACCEPT_LATER_S: Final = 0.1
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
 
 
@@ -142,8 +146,8 @@ class Detached:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """A peer was turned away."""
+class TurnedAway:
+    """A peer was not served."""
 
     peer: Peer
     reason: str
@@ -164,7 +168,7 @@ class QueueStopped:
     reason: str | None
 
 
-Event = Attached | Detached | Turned | QueueStarted | QueueStopped
+Event = Attached | Detached | TurnedAway | QueueStarted | QueueStopped
 
 
 @dataclass(slots=True, eq=False)
@@ -192,6 +196,7 @@ class Server:
         protocol_features: ProtocolFeature = PROTOCOL_FEATURES_KNOWN,
         message_s: float = MESSAGE_S,
     ) -> None:
+        install()  # Before a guest waits for its answer.
         self.backend: Backend | None = None
         self._device = device
         self._observe = observe
@@ -208,12 +213,18 @@ class Server:
         guests = 0
         async with trio.open_nursery() as nursery:
             while guests_max is None or guests < guests_max:
-                stream, _ = await listening.accept()
+                try:
+                    stream, _ = await listening.accept()
+                except OSError as error:
+                    if error.errno not in _ACCEPT_LATER:
+                        raise
+                    await trio.sleep(_ACCEPT_LATER_S)
+                    continue
                 peer = peer_of(stream)  # type: ignore[arg-type]  # It asks for options only.
                 turned = await self._reason_to_turn_away(peer)
                 if turned is not None:
                     stream.close()
-                    self._observe(Turned(peer, turned))
+                    self._observe(TurnedAway(peer, turned))
                     continue
                 guests += 1
                 self._idle = trio.Event()

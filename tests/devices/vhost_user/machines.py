@@ -197,7 +197,7 @@ def open_descriptors() -> list[str]:
     found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
-            found.append(f"{link.name} {link.readlink()}")
+            found.append(str(link.readlink()))
         except FileNotFoundError:  # Of the listing.
             continue
     return sorted(found)
