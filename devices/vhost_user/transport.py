@@ -183,7 +183,8 @@ class Server:
     """Serves `device` to one guest after another, one at a time.
 
     observe:   called with each Event
-    any_user:  serve peers of other users, too
+    user:      the number of the user whose peers are served; None: our own
+    any_user:  serve peers of all users
     backend:   the guest's that is attached; None while there is none
     """
 
@@ -192,6 +193,7 @@ class Server:
         device: Device,
         *,
         observe: Callable[[Event], None] = lambda event: None,
+        user: int | None = None,
         any_user: bool = False,
         protocol_features: ProtocolFeature = PROTOCOL_FEATURES_KNOWN,
         message_s: float = MESSAGE_S,
@@ -200,6 +202,7 @@ class Server:
         self.backend: Backend | None = None
         self._device = device
         self._observe = observe
+        self._user = os.geteuid() if user is None else user
         self._any_user = any_user
         self._protocol_features = protocol_features
         self._message_s = message_s
@@ -236,8 +239,8 @@ class Server:
         await self._serve_guest(trio.socket.from_stdlib_socket(stream), peer_of(stream))
 
     async def _reason_to_turn_away(self, peer: Peer) -> str | None:
-        if peer.uid != os.geteuid() and not self._any_user:
-            return f"user {peer.uid} is not user {os.geteuid()}, whom alone we serve"
+        if peer.uid != self._user and not self._any_user:
+            return f"user {peer.uid} is not user {self._user}, whom alone we serve"
         with trio.move_on_after(_SECOND_PEER_S):
             await self._idle.wait()
         return None if self._idle.is_set() else "another guest is attached"

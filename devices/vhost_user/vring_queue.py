@@ -60,9 +60,11 @@ class VringQueue(DeviceQueue):
 
     def pop(self) -> Chain | None:
         """As `DeviceQueue.pop`; the chain is in flight from here on."""
-        chain = super().pop()
-        if self._lost():
-            self._break_for_lost_memory()
+        try:
+            chain = super().pop()
+        finally:  # What is read then are zeroes, which may well look like a breach.
+            if self._lost():
+                self._break_for_lost_memory()
         if chain is not None and self._inflight is not None:
             self._inflight.take(chain.head)
         return chain
