@@ -1,0 +1,84 @@
+"""The socket's file: its mode, what was there before, and what is left."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devices.vhost_user.socket_file import SocketFile, peer_of
+from tests.devices.vhost_user.machines import no_leak
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "socket"
+
+
+@pytest.mark.parametrize("umask", [0, 0o22, 0o77])
+def test_only_its_user_may_connect(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with no_leak(), SocketFile(path):
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+def test_who_is_there(path: Path) -> None:
+    with SocketFile(path) as file, socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(path))
+        accepted, _ = file.listening.accept()
+        assert peer_of(accepted) == (os.getpid(), os.getuid())
+        accepted.close()
+
+
+def test_a_dead_back_ends_file_is_replaced(path: Path) -> None:
+    program = f"import os, socket; socket.socket(socket.AF_UNIX).bind({str(path)!r}); os._exit(0)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert path.is_socket()
+    with SocketFile(path), socket.socket(socket.AF_UNIX) as stream:
+        stream.connect(str(path))
+
+
+def test_a_living_ones_is_not(path: Path) -> None:
+    with no_leak(), SocketFile(path) as file:
+        for _ in range(12):  # More than wait in the queue.
+            with pytest.raises(FileExistsError, match="another process listens"):
+                SocketFile(path)
+        assert path.exists() and file.listening.fileno() >= 0
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    with no_leak(), pytest.raises(FileExistsError, match="no socket"):
+        SocketFile(path)
+    assert os.path.lexists(path)
+
+
+def test_another_ones_file_is_not_removed(path: Path) -> None:
+    file = SocketFile(path)
+    path.unlink()
+    path.write_text("another's")
+    file.close()
+    assert path.read_text() == "another's"
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at most 107"):
+        SocketFile(tmp_path / ("x" * 108))
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with no_leak(), pytest.raises(FileNotFoundError):
+        SocketFile(tmp_path / "none" / "socket")
