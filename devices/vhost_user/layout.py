@@ -7,6 +7,18 @@ x86-64 and arm64, have little-endian.
     header     request, flags, size of the payload      12 bytes
     payload    as `messages.py` says, by request        0 .. PAYLOAD_BYTES_MAX bytes
     beside     descriptors, in SCM_RIGHTS               0 .. DESCRIPTORS_MAX
+
+What the two sides share, and who writes it:
+
+    guest memory    front-end and its guest; the back-end writes used rings, and discards
+    rings in it     as VIRTIO 1.3 section 2.7 says; addresses in them are the guest's, those in
+                    SET_VRING_ADDR the front-end's own
+    in-flight area  made and written by the back-end; kept by the front-end, which zeroes it when
+                    its guest restarts; read by the next back-end only
+    kick            written by the front-end or its guest
+    call, error     written by the back-end
+
+Every descriptor received is held by one of message, memory, vring and session, and closed by it.
 """
 
 from enum import IntEnum, IntFlag
