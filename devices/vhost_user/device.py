@@ -46,7 +46,10 @@ class Device(Protocol):
         """
 
     def replace_memory(self, memory: AddressSpace) -> None:
-        """The guest has gained or lost memory since `begin`; no queue is served meanwhile."""
+        """The guest has gained or lost memory since `begin`; no queue is served meanwhile.
+
+        The files of the old memory are closed after this returns.
+        """
 
     async def serve_queue(
         self, index: int, queue: DeviceQueue, *, kick: Notifier, call: Notifier
@@ -56,7 +59,8 @@ class Device(Protocol):
         A request that a cancellation finds is completed first; a chain that is held for long (the
         statistics' one) is forgotten: it comes again with the next `queue` of this index.  Ends
         by itself only with DriverError, if the driver broke the protocol, or OSError, if its
-        memory cannot be worked on; then the queue is dead until it is set up anew.
+        memory cannot be worked on (or groups of these); then the queue is dead until it is set up
+        anew.
         """
 
     def reset(self) -> None:

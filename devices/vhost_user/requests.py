@@ -178,10 +178,10 @@ def _change_memory(
 
         def change() -> None:
             before, session.memory = session.memory, memory
-            before.close(keep=memory)
             fresh.clear()
-            if session.begun:
+            if session.begun:  # It may look at the old memory once more.
                 session.device.replace_memory(memory.address_space)
+            before.close(keep=memory)
 
         yield from session.paused(change)
     finally:

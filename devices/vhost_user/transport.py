@@ -310,12 +310,19 @@ class _Conversation:
                 await self._backend.device.serve_queue(
                     start.index, start.queue, kick=start.kick, call=start.call
                 )
-        except (DriverError, OSError) as error:
-            reason = str(error)
+        except* (DriverError, OSError) as errors:  # A device may serve it with several tasks.
+            reason = _first_reason(errors)
             self._backend.queue_died(start.index, reason)
         finally:
             service.ended.set()
             self._observe(QueueStopped(start.index, reason))
+
+
+def _first_reason(errors: BaseExceptionGroup[Any]) -> str:
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return str(found)
 
 
 class Connection:

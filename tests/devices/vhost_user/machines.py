@@ -58,6 +58,7 @@ class ServedBalloon:
         self.discarded: list[tuple[int, int]] = []
         self.served: list[int] = []  # Numbers of the queues that are being served.
         self.hold: trio.Event | None = None  # A discard waits for it.
+        self.error: Exception | None = None  # A discard fails with it.
 
     def read_config(self, offset: int, size: int) -> bytes | None:
         if offset + size > len(self.config):
@@ -78,7 +79,10 @@ class ServedBalloon:
         self.balloon = BalloonDevice({}, memory, features=features)
 
     def replace_memory(self, memory: AddressSpace) -> None:
-        assert self.accepted is not None
+        assert self.accepted is not None and self.memory is not None
+        for region in self.memory.regions:
+            assert region.fd is not None
+            os.fstat(region.fd)  # Still open.
         self.begin(memory, self.accepted)
 
     async def serve_queue(
@@ -91,8 +95,10 @@ class ServedBalloon:
             if index != queue_indices(self.accepted).get(REPORTING):
                 await trio.sleep_forever()  # A queue that no test lends anything to.
             balloon.queues[REPORTING] = queue
-            await serve_queue(balloon, REPORTING, kick=kick, call=call, discard=self._discard)
-            raise DriverError(balloon.broken)
+            async with trio.open_nursery() as nursery:  # As a device of several tasks does.
+                nursery.start_soon(trio.sleep_forever)
+                await serve_queue(balloon, REPORTING, kick=kick, call=call, discard=self._discard)
+                raise DriverError(balloon.broken)
         finally:
             self.served.remove(index)
 
@@ -105,6 +111,8 @@ class ServedBalloon:
         assert self.memory is not None
         if self.hold is not None:
             await self.hold.wait()
+        if self.error is not None:
+            raise self.error
         for index, offset, length in ranges.tolist():
             region = self.memory.regions[index]
             assert region.memory is not None

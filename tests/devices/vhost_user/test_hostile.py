@@ -260,6 +260,23 @@ async def test_a_ring_that_jumps_is_dead_and_the_connection_lives(host: Host, id
     await host.wait_for(Detached)
 
 
+async def test_memory_that_gives_nothing_back(host: Host) -> None:
+    """Say, a file on a file system that knows no holes."""
+    host.device.error = OSError("no holes here")
+    guest = Guest(host.connect())
+    await guest.attach()
+    guest.memory.lend(100)
+    guest.kick.notify()
+    await host.wait_for(QueueStopped)
+    assert QueueStopped(INDEX, "no holes here") in host.events
+    assert guest.memory.queue.pop_used() == []  # What was not discarded is not acknowledged.
+    assert await guest.connection.hold(guest.frontend.count_queues()) == 5
+    guest.close()
+    await host.wait_for(Detached)
+    host.device.error = None
+    await next_guest_attaches(host)
+
+
 async def test_nothing_outside_of_the_memory_is_touched(host: Host) -> None:
     guest = Guest(host.connect())
     await guest.attach()
