@@ -12,7 +12,7 @@ from typing import Any, Final
 from emulator.errors import ConfigError
 
 # Another mechanism has other parameters: with the name, the file's parameters go.
-_NAMES: Final = (("mechanism", "name"), ("workload", "kind"))
+_NAMES: Final = (("mechanism", "name"), ("workload", "kind"), ("balloon", "manager", "name"))
 
 
 def apply_overrides(document: dict[str, Any], overrides: Iterable[str]) -> list[str]:
@@ -25,8 +25,10 @@ def apply_overrides(document: dict[str, Any], overrides: Iterable[str]) -> list[
     """
     parsed = [_parse(text) for text in overrides]
     for path, value in (p for p in parsed if p[0] in _NAMES):
-        table = document.get(path[0])
-        if isinstance(table, dict) and table.get(path[1]) != value:
+        table: Any = document
+        for part in path[:-1]:
+            table = table.get(part) if isinstance(table, dict) else None
+        if isinstance(table, dict) and table.get(path[-1]) != value:
             table.clear()
     for path, value in sorted(parsed, key=lambda p: p[0] not in _NAMES):
         _set(document, path, value)

@@ -131,6 +131,29 @@ class WorkloadConfig(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
 
 
+class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A balloon manager by its registered name."""
+
+    name: str = "band"
+    parameters: dict[str, Any] = {}
+
+
+class BalloonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The guest's balloon, and how the host manages it.
+
+    `statistics`, `every`: how often the guest is asked for its figures, and the manager decides.
+    """
+
+    deflate_on_oom: bool = True
+    statistics_s: float = 1.0
+    every_s: float = 1.0
+    manager: ManagerConfig = ManagerConfig()
+
+    def __post_init__(self) -> None:
+        if self.statistics_s < _SAMPLE_S_MIN or self.every_s < _SAMPLE_S_MIN:
+            raise ValueError("every: must be 1ms or more, and so must statistics")
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the scenario is run: by processes in real time, or in virtual time from a seed."""
 
@@ -156,6 +179,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mechanism: MechanismConfig
     workload: WorkloadConfig
     host: HostConfig = HostConfig()
+    balloon: BalloonConfig | None = None  # None: the guest has none, unless its mechanism is one.
     run: RunConfig = RunConfig()
     expect: tuple[Expectation, ...] = ()
     published: tuple[Published, ...] = ()
@@ -200,6 +224,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     workload_kind, workload = _named(rest.pop("workload", None), "workload", "kind")
     expect, published = _tables(rest, "expect"), _tables(rest, "published")
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
+    balloon = rest.pop("balloon", None)
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
@@ -211,6 +236,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         mechanism=MechanismConfig(name=mechanism_name, parameters=mechanism),
         workload=WorkloadConfig(kind=workload_kind, parameters=workload),
         host=decode_parameters(HostConfig, host, where="host"),
+        balloon=None if balloon is None else _balloon(balloon),
         run=decode_parameters(RunConfig, run, where="run"),
         expect=tuple(
             decode_expectation(table, where=f"expect.{index}") for index, table in enumerate(expect)
@@ -226,6 +252,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
 
 def to_toml(scenario: Scenario) -> str:
     """The scenario as a file with every key given; loading it gives an equal scenario."""
+    balloon = scenario.balloon
     return dumps(
         {
             "question": scenario.question,
@@ -234,6 +261,7 @@ def to_toml(scenario: Scenario) -> str:
             "mechanism": {"name": scenario.mechanism.name, **scenario.mechanism.parameters},
             "workload": {"kind": scenario.workload.kind, **scenario.workload.parameters},
             "host": encode_parameters(scenario.host),
+            **({} if balloon is None else {"balloon": _balloon_table(balloon)}),
             "run": encode_parameters(scenario.run),
             "expect": [encode_expectation(e) for e in scenario.expect],
             "published": [encode_published(p) for p in scenario.published],
@@ -304,6 +332,21 @@ def _with_watermarks(guest: Any) -> Any:
                     raise ConfigError(f"guest.zones.{index}.{key}: {error}") from None
         zones.append(converted)
     return {**guest, "zones": zones}
+
+
+def _balloon(table: Any) -> BalloonConfig:
+    if not isinstance(table, dict):
+        raise ConfigError("balloon: must be a table, with a table balloon.manager in it")
+    rest = dict(table)
+    manager, parameters = _named(rest.pop("manager", {"name": "band"}), "balloon.manager", "name")
+    config = decode_parameters(BalloonConfig, rest, where="balloon")
+    made = ManagerConfig(name=manager, parameters=parameters)
+    return msgspec.structs.replace(config, manager=made)
+
+
+def _balloon_table(balloon: BalloonConfig) -> dict[str, Any]:
+    own = {"name": balloon.manager.name, **balloon.manager.parameters}
+    return {**encode_parameters(balloon), "manager": own}
 
 
 def _named(table: Any, section: str, key: str) -> tuple[str, dict[str, Any]]:

@@ -42,6 +42,14 @@ def test_another_mechanism_drops_the_parameters_of_the_old_one() -> None:
     assert document["mechanism"] == {"name": "balloon", "period": "1s"}
 
 
+def test_another_balloon_manager_drops_the_parameters_of_the_old_one() -> None:
+    manager = {"name": "wave", "period": "1s"}
+    document: dict[str, Any] = {"balloon": {"every": "2s", "manager": manager}}
+    overridden(document, "balloon.manager.low=0.1", "balloon.manager.name=band")
+    assert document["balloon"] == {"every": "2s", "manager": {"name": "band", "low": 0.1}}
+    assert overridden({}, "balloon.manager.name=none") == {"balloon": {"manager": {"name": "none"}}}
+
+
 def test_the_same_mechanism_keeps_them() -> None:
     document = {"mechanism": {"name": "page_reporting", "order": 9}}
     overridden(document, "mechanism.name=page_reporting")

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from emulator.config.expectations import Expectation
 from emulator.config.scenario import (
     SCENARIOS,
+    BalloonConfig,
     GuestConfig,
+    ManagerConfig,
     MechanismConfig,
     RunConfig,
     Scenario,
@@ -275,3 +277,50 @@ def test_zones_survive_writing() -> None:
     guest = GuestConfig(memory_bytes=64 << 20, vcpus=2, zones=zones)
     scenario = msgspec.structs.replace(scenario, guest=guest)
     assert decode_scenario(tomllib.loads(to_toml(scenario)), name="x", source="x") == scenario
+
+
+BALLOON = """
+[balloon]
+deflate_on_oom = false
+every = "500ms"
+[balloon.manager]
+name = "steps"
+[[balloon.manager.steps]]
+at = "2s"
+memory = "16MiB"
+"""
+
+
+def test_a_balloon_is_read_with_its_manager_and_written_back() -> None:
+    scenario = decode_scenario(tomllib.loads(SMALL + BALLOON), name="x", source="x")
+    steps = [{"at": "2s", "memory": "16MiB"}]
+    manager = ManagerConfig(name="steps", parameters={"steps": steps})
+    expected = BalloonConfig(deflate_on_oom=False, every_s=0.5, manager=manager)
+    assert scenario.balloon == expected
+    again = decode_scenario(tomllib.loads(to_toml(scenario)), name="x", source="x")
+    assert again == scenario
+
+
+def test_no_balloon_and_a_balloon_by_default_are_two_things() -> None:
+    without = decode_scenario(tomllib.loads(SMALL), name="x", source="x")
+    assert without.balloon is None
+    assert "balloon" not in to_toml(without)
+    default = decode_scenario(tomllib.loads(SMALL + "[balloon]"), name="x", source="x")
+    assert default.balloon == BalloonConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("balloon = 3", "balloon: must be a table, with a table balloon.manager in it"),
+        ("[balloon]\nmanager = 3", "balloon.manager: missing; the table must be given"),
+        ("[balloon]\n[balloon.manager]", "balloon.manager.name: missing or empty"),
+        ("[balloon]\nevry = 3", "balloon.evry: unknown key; did you mean 'every'"),
+        ('[balloon]\nevery = "0s"', "balloon.every: must be 1ms or more, and so must statistics"),
+    ],
+)
+def test_a_bad_balloon_is_named(text: str, message: str) -> None:
+    # A bare key belongs before the first table.
+    document = f"{text}\n{SMALL}" if text.startswith("balloon =") else SMALL + text
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        decode_scenario(tomllib.loads(document), name="x", source="x")
