@@ -18,7 +18,22 @@ from devices.balloon.device import BalloonDevice
 from devices.balloon.driver import BalloonDriver
 from devices.balloon.driver_task import FreePageReporter
 from devices.balloon.free_page_driver import FreePageDriver
-from devices.balloon.layout import F_FREE_PAGE_HINT, F_PAGE_REPORTING, FREE_PAGE, REPORTING
+from devices.balloon.layout import (
+    DEFLATE,
+    F_DEFLATE_ON_OOM,
+    F_FREE_PAGE_HINT,
+    F_MUST_TELL_HOST,
+    F_PAGE_REPORTING,
+    F_STATS_VQ,
+    FREE_PAGE,
+    INFLATE,
+    PFNS_MAX,
+    REPORTING,
+    STATS,
+)
+from devices.balloon.page_number_driver import PageNumberDriver
+from devices.balloon.page_number_task import HostTeller
+from devices.balloon.stats_driver import StatsDriver
 from devices.memory.address_space import AddressSpace, MemoryRegion
 from devices.memory.ram import GuestRam
 from devices.memory.region import Layout, Region
@@ -26,23 +41,28 @@ from devices.virtio.device_queue import DeviceQueue
 from devices.virtio.driver_queue import DriverQueue
 from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from devices.virtio.notifier import Notifier
-from devices.virtio.queue_layout import QueueViews
-from emulator.config.scenario import Scenario
+from devices.virtio.queue_layout import QueueLayout, QueueViews
+from emulator.config.scenario import BalloonConfig, Scenario
 from emulator.errors import MachineLacks
+from emulator.guest.balloon.balloon import Balloon
+from emulator.guest.balloon.shortage import OutOfMemory
+from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.hinting.registry import load_mechanism
 from emulator.guest.layout import PHASES_MAX
 from emulator.guest.mm.views import GuestMemory
+from emulator.host.managers.manager import Manager
+from emulator.host.managers.registry import load_manager
 from emulator.host.migration import Migration
 from emulator.memory_map import (
-    COMMAND_GUEST_ADDR,
     HOST_LAYOUT,
-    RING_GUEST_ADDR,
+    SENT_GUEST_ADDRS,
     VMM_LAYOUT,
     guest_layout,
     guest_memory,
     populate,
+    queue_guest_addr,
     queue_layout,
     ring_layout,
 )
@@ -50,6 +70,10 @@ from emulator.workloads.registry import load_workload
 from emulator.workloads.workload import Workload
 
 FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
+
+# What a guest's processes wake each other by: "freed" the hinting task, "short" and "config" the
+# balloon's tasks, and for each queue NAME.kick the device and NAME.call the driver.
+Wires = Mapping[str, Notifier]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +103,9 @@ class Machine:
         self.workload: Final = workload
         self.ram: Final = ram
         self.regions: Final = dict(regions)
-        self.queue_layout: Final = queue_layout(_ranges_max(mechanism))
-        # The one queue that the mechanism uses, and the feature it exists by.
-        hints = bool(getattr(mechanism, "free_page_hint", False))
-        self.queue_name: Final = FREE_PAGE if hints else REPORTING
-        self.features: Final = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
+        self.balloon_config: Final = balloon_of(scenario, mechanism)
+        self.queue_layouts: Final = _queue_layouts(mechanism, self.balloon_config)
+        self.features: Final = _features(mechanism, self.balloon_config)
 
     @classmethod
     def create(
@@ -108,13 +130,15 @@ class Machine:
     ) -> Self:
         """As `create`, with parts that are made already."""
         prepared = workload.prepare(scenario, say)
+        balloon = balloon_of(scenario, mechanism)
         layouts = {
             "guest": guest_layout(
                 scenario.guest,
                 mechanism,
                 {name: (array.dtype, len(array)) for name, array in prepared.items()},
+                balloon=balloon is not None,
             ),
-            "ring": ring_layout(queue_layout(_ranges_max(mechanism))),
+            "ring": ring_layout(_queue_layouts(mechanism, balloon)),
             "host": HOST_LAYOUT,
             "vmm": VMM_LAYOUT,
         }
@@ -182,40 +206,88 @@ class Machine:
         """PHASE[vcpus, PHASES_MAX]."""
         return self.guest["phases"].reshape(-1, PHASES_MAX)
 
-    def reporter(self, *, kick: Notifier, call: Notifier) -> FreePageReporter | FreePageHinter:
-        """The guest's half of the balloon device and how the two wake each other; empties the
-        ring."""
-        queue = DriverQueue(self._queue_views(), features=self.features)
-        queue.initialize()
-        if self.queue_name == REPORTING:
+    def wire_names(self) -> list[str]:
+        """What `Wires` must hold."""
+        queues = [f"{name}.{end}" for name in self.queue_layouts for end in ("kick", "call")]
+        return ["freed", "short", "config", *queues]
+
+    def reporter(self, wires: Wires) -> FreePageReporter | FreePageHinter:
+        """The hinting task's way to the device; empties the ring."""
+        name = FREE_PAGE if FREE_PAGE in self.queue_layouts else REPORTING
+        queue, kick, call = self._driver_queue(name), wires[f"{name}.kick"], wires[f"{name}.call"]
+        if name == REPORTING:
             return FreePageReporter(BalloonDriver({REPORTING: queue}), kick=kick, call=call)
         ring = self.regions["ring"].arrays
-        driver = FreePageDriver(queue, ring["config"], ring["command"], COMMAND_GUEST_ADDR)
+        addr = SENT_GUEST_ADDRS["command"]
+        driver = FreePageDriver(queue, ring["config"], ring["command"], addr)
         return FreePageHinter(driver, kick=kick, call=call)
 
-    def device(self, *, call: Notifier) -> BalloonDevice:
-        """The host's half: it sees the guest's RAM and the ring, nothing else; `call` interrupts
-        the guest when the configuration changes."""
+    def balloon_task(self, mm: GuestMemory, wires: Wires) -> BalloonTask | None:
+        """The guest's balloon, empty, if it has one; empties its rings.  The guest has booted."""
+        if self.balloon_config is None:
+            return None
         ring = self.regions["ring"].arrays
-        space = AddressSpace(
-            [
-                MemoryRegion(guest_addr=0, size_bytes=self.ram.size_bytes, fd=self.ram.fd),
-                MemoryRegion(
-                    guest_addr=RING_GUEST_ADDR,
-                    size_bytes=self.queue_layout.size_bytes,
-                    memory=self._queue_bytes(),
-                ),
-                MemoryRegion(
-                    guest_addr=COMMAND_GUEST_ADDR,
-                    size_bytes=ring["command"].nbytes,
-                    memory=ring["command"].view(np.uint8),
-                ),
-            ]
+        balloon = Balloon(
+            mm,
+            self.guest["balloon"],
+            ring["config"],
+            deflate_on_oom=self.balloon_config.deflate_on_oom,
         )
-        queue = DeviceQueue(self._queue_views(), space, features=self.features)
-        queues = {self.queue_name: queue}
-        config = ConfigSpace(ring["config"], call.notify)
+        tellers = []
+        for index, name in enumerate((INFLATE, DEFLATE)):
+            pfns = ring["pfns"][index * PFNS_MAX : (index + 1) * PFNS_MAX]
+            addr = SENT_GUEST_ADDRS["pfns"] + index * pfns.nbytes
+            driver = PageNumberDriver(self._driver_queue(name), pfns, addr)
+            kick, call = wires[f"{name}.kick"], wires[f"{name}.call"]
+            tellers.append(HostTeller(driver, kick=kick, call=call))
+        return BalloonTask(
+            balloon,
+            inflate=tellers[0],
+            deflate=tellers[1],
+            hinting=self.guest["hinting"],
+            freed=wires["freed"],
+        )
+
+    def out_of_memory(self, cpu: int, wires: Wires) -> OutOfMemory | None:
+        """What a vCPU does when it is out of memory; None where there is no balloon."""
+        if self.balloon_config is None:
+            return None
+        state, shortages = self.guest["balloon"], self.guest["shortages"]
+        return OutOfMemory(state, shortages, cpu, wires["short"])
+
+    def stats_driver(self) -> StatsDriver:
+        """The guest's half of the statistics queue; empties the ring."""
+        figures = self.regions["ring"].arrays["figures"]
+        return StatsDriver(self._driver_queue(STATS), figures, SENT_GUEST_ADDRS["figures"])
+
+    def device(self, wires: Wires) -> BalloonDevice:
+        """The host's half: it sees the guest's RAM, the rings and what is sent by them."""
+        ring = self.regions["ring"].arrays
+        regions = [MemoryRegion(guest_addr=0, size_bytes=self.ram.size_bytes, fd=self.ram.fd)]
+        for name, addr in SENT_GUEST_ADDRS.items():
+            memory = ring[name].view(np.uint8)
+            regions.append(MemoryRegion(guest_addr=addr, size_bytes=len(memory), memory=memory))
+        for index, name in enumerate(self.queue_layouts):
+            memory, addr = ring[f"queue.{name}"], queue_guest_addr(index)
+            regions.append(MemoryRegion(guest_addr=addr, size_bytes=len(memory), memory=memory))
+        space = AddressSpace(regions)
+        queues = {
+            name: DeviceQueue(self._queue_views(name), space, features=self.features)
+            for name in self.queue_layouts
+        }
+
+        def config_changed() -> None:
+            wires["config"].notify()
+            if FREE_PAGE in queues:
+                wires[f"{FREE_PAGE}.call"].notify()  # As on a shared line.
+
+        config = ConfigSpace(ring["config"], config_changed)
         return BalloonDevice(queues, space, features=self.features, config=config)
+
+    def manager(self) -> Manager:
+        """Who sets the balloon's target."""
+        assert self.balloon_config is not None
+        return load_balloon_manager(self.scenario, self.balloon_config)
 
     def migration(self) -> Migration | None:
         """The host's migration of this guest, if the workload is about one."""
@@ -224,11 +296,13 @@ class Machine:
             return None
         return Migration(self.ram, self.regions["vmm"].arrays["migration"], plan)
 
-    def _queue_bytes(self) -> npt.NDArray[np.uint8]:
-        return self.regions["ring"].arrays["queue"]
+    def _driver_queue(self, name: str) -> DriverQueue:
+        return DriverQueue(self._queue_views(name), features=self.features)
 
-    def _queue_views(self) -> QueueViews:
-        return self.queue_layout.views(self._queue_bytes(), RING_GUEST_ADDR)
+    def _queue_views(self, name: str) -> QueueViews:
+        index = list(self.queue_layouts).index(name)
+        memory = self.regions["ring"].arrays[f"queue.{name}"]
+        return self.queue_layouts[name].views(memory, queue_guest_addr(index))
 
     def unlink(self) -> None:
         """Remove the segments' names: from here on nothing can be left behind."""
@@ -258,11 +332,41 @@ def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
     mechanism = load_mechanism(
         scenario.mechanism.name, scenario.mechanism.parameters, where=scenario.where("mechanism")
     )
+    balloon = balloon_of(scenario, mechanism)
+    if balloon is not None:  # So that a bad one is found before anything runs.
+        load_balloon_manager(scenario, balloon)
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
     return mechanism, workload
 
 
-def _ranges_max(mechanism: Mechanism) -> int:
-    return int(getattr(mechanism, "capacity", 1))
+def balloon_of(scenario: Scenario, mechanism: Mechanism) -> BalloonConfig | None:
+    """The guest's balloon: as the scenario says, or by default if the mechanism is one."""
+    if scenario.balloon is None and getattr(mechanism, "balloon", False):
+        return BalloonConfig()
+    return scenario.balloon
+
+
+def load_balloon_manager(scenario: Scenario, balloon: BalloonConfig) -> Manager:
+    """The manager that a scenario names."""
+    where = scenario.where("balloon.manager")
+    return load_manager(balloon.manager.name, balloon.manager.parameters, where=where)
+
+
+def _queue_layouts(mechanism: Mechanism, balloon: BalloonConfig | None) -> dict[str, QueueLayout]:
+    """The queues that are used, by name."""
+    ranges_max = int(getattr(mechanism, "capacity", 1))
+    names = [INFLATE, DEFLATE, STATS] if balloon is not None else []
+    names.append(FREE_PAGE if getattr(mechanism, "free_page_hint", False) else REPORTING)
+    return {name: queue_layout(name, ranges_max) for name in names}
+
+
+def _features(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
+    """What host and guest agree on."""
+    hints = bool(getattr(mechanism, "free_page_hint", False))
+    features = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
+    if balloon is not None:
+        features |= 1 << F_MUST_TELL_HOST | 1 << F_STATS_VQ
+        features |= balloon.deflate_on_oom << F_DEFLATE_ON_OOM
+    return features

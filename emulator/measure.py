@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
-from emulator.guest.mm.layout import ACTOR_LOST
+from emulator.guest.mm.layout import ACTOR_LOST, PAGE_SIZE
 from emulator.machine import Machine
 from emulator.sampler import Sampler
 from emulator.summary import (
     AllocLatency,
+    BalloonFigures,
     CostFigures,
     GuestFigures,
     HintingFigures,
@@ -78,6 +79,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
         ),
         host=host_figures(rows, times.host_cpu_s),
         hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
+        balloon=balloon_figures(guest.get("balloon"), host),
         cost=cost_figures(actors, host, times),
         vcpus=VcpuFigures(
             operations=operations,
@@ -146,6 +148,25 @@ def hinting_figures(hinting: Any, host: Any, own: dict[str, Any] | None) -> Hint
             max=scaled(percentile(latency, 1.0), 1e-6),
         ),
         mechanism=own,
+    )
+
+
+def balloon_figures(state: npt.NDArray[Any] | None, host: Any) -> BalloonFigures:
+    """What the balloon did; `state`: BALLOON_STATE[1], None: the guest has none."""
+    if state is None:
+        return BalloonFigures()
+    balloon = state[0]
+    return BalloonFigures(
+        target_bytes_end=int(balloon["target_pages"]) * PAGE_SIZE,
+        balloon_bytes_end=int(balloon["pages"]) * PAGE_SIZE,
+        inflated_bytes=int(balloon["inflated_pages"]) * PAGE_SIZE,
+        deflated_bytes=int(balloon["deflated_pages"]) * PAGE_SIZE,
+        shortfalls=int(balloon["shortfalls"]),
+        oom_calls=int(balloon["oom_calls"]),
+        oom_bytes=int(balloon["oom_pages"]) * PAGE_SIZE,
+        targets=int(host["targets"]),
+        wishes_cut=int(host["wishes_cut"]),
+        guest_statistics=int(host["guest_statistics"]),
     )
 
 

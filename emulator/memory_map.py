@@ -5,8 +5,9 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     segment  attached by                     arrays
     guest    vCPUs, guest kernel             kernel zones pcps actors pageblocks pages
                                              hinting phases mechanism.* workload.*
-    ring     guest kernel, host              queue: the split virtqueue and its indirect tables
-                                             config, command
+                                             balloon shortages, if the guest has a balloon
+    ring     guest kernel, host              queue.NAME: a split virtqueue, its indirect tables
+                                             config, command, pfns, figures
     host     host                            host
     vmm      vCPUs, host                     migration: what a machine monitor's threads share
     (memfd)  vCPUs, guest kernel, host       guest RAM
@@ -32,9 +33,13 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     hinting                     guest kernel                    supervisor       relaxed
     phases                      that vCPU                       supervisor       relaxed
     mechanism.*                 as its file says
-    queue                       as VIRTIO 1.3 section 2.7 says
-    config                      host                            guest kernel     relaxed
-    command                     guest kernel                    host             by the queue
+    balloon                     guest kernel                    vCPUs, supervisor  relaxed
+    shortages.asked             that vCPU                       guest kernel     relaxed
+    shortages.answered          guest kernel                    that vCPU        relaxed
+    queue.*                     as VIRTIO 1.3 section 2.7 says
+    config.actual               guest kernel                    host             relaxed
+    config.* (rest)             host                            guest kernel     relaxed
+    command, pfns, figures      guest kernel                    host             by the queue
     migration                   as devices/memory/layout.py says
     host                        host                            supervisor       relaxed
 
@@ -48,11 +53,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from devices.balloon.layout import BALLOON_CONFIG, PAGE_REPORTING_CAPACITY
+from devices.balloon.layout import (
+    BALLOON_CONFIG,
+    FREE_PAGE,
+    PAGE_REPORTING_CAPACITY,
+    PFN,
+    PFNS_MAX,
+    REPORTING,
+    STATS_ENTRY,
+    STATS_TAGS,
+)
 from devices.memory.layout import MIGRATION
 from devices.memory.region import Layout, Region
 from devices.virtio.queue_layout import QueueLayout
 from emulator.config.scenario import GuestConfig
+from emulator.guest.balloon.layout import BALLOON_STATE, SHORTAGE
 from emulator.guest.hinting.cycle import Geometry, Mechanism
 from emulator.guest.hinting.layout import HINTING
 from emulator.guest.layout import PHASE, PHASES_MAX
@@ -63,9 +78,11 @@ from emulator.host.layout import HOST
 _POPULATED_BYTES_MIN: Final = 32 << 20
 _POPULATED_BYTES_MAX: Final = 1 << 30
 
-RING_GUEST_ADDR: Final = 1 << 52  # Of the ring's region: above any guest's RAM.
-COMMAND_GUEST_ADDR: Final = 1 << 53  # Of what the driver sends commands from.
-COMMAND_WORDS: Final = 2
+# Guest-physical addresses above any guest's RAM: of the queues, each in a region of its own, and
+# of what the driver sends from: commands, page numbers (inflate, then deflate), figures.
+_QUEUE_GUEST_ADDR: Final = 1 << 52
+_QUEUE_STRIDE: Final = 1 << 32
+SENT_GUEST_ADDRS: Final = {"command": 1 << 53, "pfns": 2 << 53, "figures": 3 << 53}
 
 
 def geometry(guest: GuestConfig) -> Geometry:
@@ -78,9 +95,12 @@ def geometry(guest: GuestConfig) -> Geometry:
     )
 
 
-def guest_layout(guest: GuestConfig, mechanism: Mechanism, workload: Layout) -> Layout:
+def guest_layout(
+    guest: GuestConfig, mechanism: Mechanism, workload: Layout, *, balloon: bool
+) -> Layout:
     """The guest's segment; `workload`: the arrays that a workload brings along."""
     sizes = geometry(guest)
+    inflatable: Layout = {"balloon": (BALLOON_STATE, 1), "shortages": (SHORTAGE, sizes.nr_cpus)}
     return {
         **array_shapes(
             nr_pages=sizes.nr_pages,
@@ -90,6 +110,7 @@ def guest_layout(guest: GuestConfig, mechanism: Mechanism, workload: Layout) -> 
         ),
         "hinting": (HINTING, 1),
         "phases": (PHASE, sizes.nr_cpus * PHASES_MAX),
+        **(inflatable if balloon else {}),
         **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(sizes).items()},
         **{f"workload.{name}": it for name, it in workload.items()},
     }
@@ -123,18 +144,26 @@ def guest_memory(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -
     )
 
 
-def queue_layout(ranges_max: int) -> QueueLayout:
-    """The reporting queue, for requests of up to `ranges_max` ranges."""
-    size = max(PAGE_REPORTING_CAPACITY, 1 << (ranges_max - 1).bit_length())
-    return QueueLayout(size=size, table_entries=ranges_max)
+def queue_guest_addr(index: int) -> int:
+    """Where the queue of this number lies."""
+    return _QUEUE_GUEST_ADDR + index * _QUEUE_STRIDE
 
 
-def ring_layout(queue: QueueLayout) -> Layout:
+def queue_layout(name: str, ranges_max: int) -> QueueLayout:
+    """A queue; that of reports or hints is for requests of up to `ranges_max` ranges."""
+    entries = ranges_max if name in (REPORTING, FREE_PAGE) else 1
+    size = max(PAGE_REPORTING_CAPACITY, 1 << (entries - 1).bit_length())
+    return QueueLayout(size=size, table_entries=entries)
+
+
+def ring_layout(queues: Mapping[str, QueueLayout]) -> Layout:
     """The ring's segment."""
     return {
-        "queue": (np.dtype("u1"), queue.size_bytes),
+        **{f"queue.{name}": (np.dtype("u1"), it.size_bytes) for name, it in queues.items()},
         "config": (BALLOON_CONFIG, 1),
-        "command": (np.dtype("<u4"), COMMAND_WORDS),
+        "command": (np.dtype("<u4"), 2),
+        "pfns": (PFN, 2 * PFNS_MAX),
+        "figures": (STATS_ENTRY, len(STATS_TAGS)),
     }
 
 

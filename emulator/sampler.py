@@ -40,12 +40,14 @@ class Sampler:
     def sample(self, time_s: float) -> SeriesRow:
         """One row, kept in `rows`."""
         zones, actors = self._guest["zones"], self._guest["actors"]
+        balloon = self._guest.get("balloon")
         row = SeriesRow(
             time_s=round(time_s, 6),
             resident_bytes=self.resident_bytes(),
             guest_free_bytes=int(zones["free_pages"].sum() + zones["isolated_pages"].sum())
             * PAGE_SIZE,
             guest_reported_bytes=int(zones["reported_pages"].sum()) * PAGE_SIZE,
+            balloon_bytes=None if balloon is None else int(balloon[0]["pages"]) * PAGE_SIZE,
             operations=int(actors["operations"].sum()),
             reports=int(self._guest["hinting"][0]["reports"]),
         )

@@ -83,6 +83,21 @@ class HintingFigures(_Section, frozen=True):
     mechanism: dict[str, Any] | None = None  # Figures of the mechanism's own, units in the names.
 
 
+class BalloonFigures(_Section, frozen=True):
+    """The balloon, if the guest has one."""
+
+    target_bytes_end: int | None = None  # How large the host wanted it.
+    balloon_bytes_end: int | None = None
+    inflated_bytes: int | None = None  # Counted among the claimed ones, too.
+    deflated_bytes: int | None = None
+    shortfalls: int | None = None  # Batches that the guest could not fill.
+    oom_calls: int | None = None
+    oom_bytes: int | None = None  # Given back because a vCPU was out of memory.
+    targets: int | None = None  # How often the target was changed.
+    wishes_cut: int | None = None  # By a manager that asked for what cannot be.
+    guest_statistics: int | None = None  # How often the guest's figures came.
+
+
 class CostFigures(_Section, frozen=True):
     """What giving memory back cost."""
 
@@ -143,6 +158,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     guest: GuestFigures = GuestFigures()
     host: HostFigures = HostFigures()
     hinting: HintingFigures = HintingFigures()
+    balloon: BalloonFigures = BalloonFigures()
     cost: CostFigures = CostFigures()
     vcpus: VcpuFigures = VcpuFigures()
     stranded: StrandedFigures = StrandedFigures()

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from emulator.commands.compare import COMPARISON, show_again
-from emulator.commands.registries import first_line, mechanisms, workloads
+from emulator.commands.registries import first_line, managers, mechanisms, workloads
 from emulator.commands.table import aligned
 from emulator.config.scenario import load_scenario, scenario_names
 from emulator.errors import ConfigError
@@ -70,11 +70,12 @@ def _report_comparisons(
 
 @click.command("list")
 def list_command() -> None:
-    """List scenarios, mechanisms and workloads, a line each."""
+    """List scenarios, mechanisms, workloads and balloon managers, a line each."""
     sections = {
         "Scenarios": [(name, load_scenario(name).question) for name in scenario_names()],
         "Mechanisms": _described(mechanisms()),
         "Workloads": _described(workloads()),
+        "Balloon managers": _described(managers()),
     }
     lines = aligned((f"  {name}", text) for rows in sections.values() for name, text in rows)
     for title, rows in sections.items():

@@ -1,4 +1,4 @@
-"""Names and first lines of mechanisms and workloads, without importing them.
+"""Names and first lines of mechanisms, workloads and balloon managers, without importing them.
 
 The registries map a name to "module:Class".  A first line is read from the module's source, so
 that `list` and completion need neither numba nor the module itself.
@@ -30,6 +30,13 @@ def workloads() -> Mapping[str, str]:
     return WORKLOADS
 
 
+def managers() -> Mapping[str, str]:
+    """Name -> "module:Class" of every balloon manager."""
+    from emulator.host.managers.registry import MANAGERS
+
+    return MANAGERS
+
+
 def first_line(target: str) -> str:
     """The first line of the docstring of "module:Class": of the module, else of the class."""
     module, _, cls = target.partition(":")
@@ -40,13 +47,18 @@ def first_line(target: str) -> str:
 
 
 def require_names(scenario: Scenario) -> None:
-    """Raise `ConfigError` if the scenario names a mechanism or workload that does not exist."""
+    """Raise `ConfigError` if the scenario names what does not exist."""
     require_mechanism(scenario.mechanism.name, where=scenario.where("mechanism.name"))
     kinds = workloads()
     kind = scenario.workload.kind
     if kind not in kinds:
         where = scenario.where("workload.kind")
         raise ConfigError(f"{where}: no workload {kind!r}{suggest(kind, kinds)}")
+    if scenario.balloon is not None:
+        known, manager = managers(), scenario.balloon.manager.name
+        if manager not in known:
+            where = scenario.where("balloon.manager.name")
+            raise ConfigError(f"{where}: no balloon manager {manager!r}{suggest(manager, known)}")
 
 
 def require_mechanism(name: str, *, where: str) -> None:

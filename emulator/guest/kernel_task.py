@@ -1,15 +1,21 @@
 """The guest's kernel: runs the hinting task, and counts every page when all has come to rest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import trio
 
 from devices.balloon.driver_task import FreePageReporter
+from devices.balloon.stats_driver import StatsDriver
+from devices.balloon.stats_task import answer_statistics
 from devices.virtio.errors import DeviceError
 from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
+from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.clock import Clock
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.guest.hinting.free_page_task import FreePageHinter, hint_free_pages
@@ -22,6 +28,7 @@ from emulator.guest.mm.check_kernels import (
 from emulator.guest.mm.layout import (
     ACTOR_LOST,
     ALLOCATED,
+    BALLOON,
     BUDDY,
     ISOLATED,
     NR_KINDS,
@@ -40,6 +47,7 @@ class Standing:
     percpu: int
     isolated: int
     allocated: int
+    balloon: int
     unsound: str  # Which invariant does not hold; empty: all do.
 
 
@@ -52,6 +60,7 @@ class GuestKernel:
         mechanism: Mechanism,
         hinting: npt.NDArray[Any],
         clock: Clock,
+        balloon: BalloonTask | None = None,
     ) -> None:
         self.mm: Final = mm
         self._actor = int(mm.kernel[0]["nr_cpus"])
@@ -59,6 +68,7 @@ class GuestKernel:
         self._order = getattr(mechanism, "order", None)
         self._hinting = hinting
         self._clock = clock
+        self._balloon = balloon
 
     async def run_hinting(
         self, reporter: FreePageReporter | FreePageHinter, freed: Notifier
@@ -75,6 +85,30 @@ class GuestKernel:
                 await report_free_pages(self.mm, cycle, reporter, freed, self._hinting, self._clock)
         except DeviceError as error:
             raise RunFailed(f"the host broke the guest's balloon device: {error}") from error
+
+    async def run_balloon(
+        self, stats: StatsDriver, shortages: npt.NDArray[Any], wires: Mapping[str, Notifier]
+    ) -> None:
+        """Follow the balloon's target, help vCPUs that are out of memory, and answer for figures.
+
+        Runs until cancelled.  Raises RunFailed if the host breaks the protocol.
+        """
+        assert self._balloon is not None
+        answer = partial(
+            answer_statistics,
+            stats,
+            self._balloon.balloon.figures,
+            kick=wires["stats.kick"],
+            call=wires["stats.call"],
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._balloon.follow_target, wires["config"])
+                nursery.start_soon(self._balloon.serve_shortages, shortages, wires["short"])
+                nursery.start_soon(answer)
+        except* DeviceError as group:
+            broken = f"the host broke the guest's balloon device: {group.exceptions[0]}"
+            raise RunFailed(broken) from group
 
     def standing(self) -> Standing:
         """Count every page; only when nobody works on the guest's memory any more."""
@@ -99,6 +133,11 @@ class GuestKernel:
         lost = bool((mm.actors["state"] == ACTOR_LOST).any())
         if not unsound and not lost and held != int(counts[ALLOCATED]):
             unsound = f"the vCPUs hold {held} pages and {counts[ALLOCATED]} are in use"
+        ballooned = 0
+        if self._balloon is not None:
+            ballooned = sum(int(self._balloon.balloon.state[0][n]) for n in ("pages", "between"))
+        if not unsound and ballooned != int(counts[BALLOON]):
+            unsound = f"the balloon holds {ballooned} pages, {counts[BALLOON]} are marked so"
         reported = int(mm.zones["reported_pages"].sum())
         order = int(mm.kernel[0]["pageblock_order"]) if self._order is None else self._order
         below = sum(int(mm.zones["nr_free"][:, o].sum()) << o for o in range(order))
@@ -108,5 +147,6 @@ class GuestKernel:
             percpu=int(counts[PCP]) * PAGE_SIZE,
             isolated=int(counts[ISOLATED]) * PAGE_SIZE,
             allocated=int(counts[ALLOCATED]) * PAGE_SIZE,
+            balloon=int(counts[BALLOON]) * PAGE_SIZE,
             unsound=unsound,
         )

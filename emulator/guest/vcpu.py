@@ -11,6 +11,7 @@ import numpy as np
 import trio
 
 from devices.memory.ram import RamView
+from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.clock import Clock
 from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import ACTOR_LOST, ACTOR_RUNNING
@@ -18,6 +19,7 @@ from emulator.guest.mm.page_alloc_kernels import drain_if_requested
 from emulator.guest.mm.views import GuestMemory
 
 _BARRIER_POLL_S: Final = 0.001
+_SHORTAGES_MAX: Final = 64  # in a row, without a page for this vCPU: then the allocation fails
 
 
 class Notifier(Protocol):
@@ -41,6 +43,7 @@ class Vcpu:
         *,
         seed: int,
         on_phase: Callable[[], None],
+        out_of_memory: OutOfMemory | None = None,
     ) -> None:
         assert phases.dtype == PHASE
         self.index: Final = index
@@ -55,6 +58,7 @@ class Vcpu:
         self._phases = phases
         self._phase_count = 0
         self._freed = freed
+        self._out_of_memory = out_of_memory
         self._on_phase = on_phase
         self._actor = mm.actors[index]
         self._arrivals = 0
@@ -88,14 +92,24 @@ class Vcpu:
 
         At most `per_s` units a second, flat out without; ends early at `until_s`, or where a batch
         did less than it was asked to.  Returns the units done.
+
+        Where an allocation failed and a balloon gives pages back for that, the batch goes on.
         """
-        done = 0
+        done = shortages = 0
         began_s = self.clock.now_s()
         while done < count:
             asked = min(at_once, count - done)
+            failed = int(self._actor["failed_allocations"])
             got = batch(done, asked)
             done += got
             self.after_batch()
+            if self._out_of_memory is not None and self._actor["failed_allocations"] > failed:
+                shortages = 1 if got else shortages + 1
+                helped = shortages <= _SHORTAGES_MAX and await self._out_of_memory.notify()
+                self.clock.now_s()
+                if helped and got < asked:  # It is tried again: it has not failed.
+                    self._actor["failed_allocations"] -= 1
+                    continue
             if got < asked:
                 break
             if per_s is None:

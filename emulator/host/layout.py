@@ -7,14 +7,18 @@ import numpy as np
 HOST: Final = np.dtype(
     [
         ("ready", "<i8"),
-        ("requests", "<i8"),  # reports handled
+        ("requests", "<i8"),  # reports and inflated batches handled
         ("ranges", "<i8"),  # discards after adjacent blocks were joined
-        ("claimed_bytes", "<i8"),  # what the reports said
+        ("claimed_bytes", "<i8"),  # what they said
         ("returned_bytes", "<i8"),  # what was resident just before its discard
         ("refaulted_bytes", "<i8"),  # returned, and touched again; counted when the run ends
         ("bad_elements", "<i8"),
         ("broken", "<i8"),
         ("discard_ns", "<i8"),
+        ("balloon_bytes", "<i8"),  # by the device's own record, when the run ends
+        ("targets", "<i8"),  # how often the balloon's target was changed
+        ("wishes_cut", "<i8"),  # by a manager that asked for what cannot be
+        ("guest_statistics", "<i8"),  # how often the guest sent its figures
     ],
     align=True,
 )

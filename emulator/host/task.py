@@ -1,13 +1,15 @@
-"""The host: takes reports from a guest's ring and gives the memory back to the system."""
+"""The host: takes what a guest gives away from its rings and returns it to the system."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
+import trio
 
 from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import serve_queue
-from devices.balloon.layout import FREE_PAGE, REPORTING
+from devices.balloon.layout import FREE_PAGE, INFLATE, REPORTING, STATS
 from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
 from emulator.host.discard import Discarder
@@ -22,15 +24,15 @@ async def serve_guest(
     discarder: Discarder,
     account: npt.NDArray[Any],
     *,
-    kick: Notifier,
-    call: Notifier,
+    wires: Mapping[str, Notifier],
     virtual_cost: VirtualCost | None = None,
     migration: MigrationTask | None = None,
 ) -> None:
-    """Serve a guest's one queue, reporting or free page hints, until cancelled.
+    """Serve all queues of a guest until cancelled.
 
-    account: HOST[1].  In real time a discard takes what it takes; in virtual time `virtual_cost`
-    waits for it, before the report is acknowledged.  Hints are for `migration`.
+    account: HOST[1];  wires: for each queue its `NAME.kick` and `NAME.call`.  In real time a
+    discard takes what it takes; in virtual time `virtual_cost` waits for it, before the report is
+    acknowledged.  Hints are for `migration`.
     Raises RunFailed if the guest breaks the protocol: its device is stopped, nothing more of its
     memory is touched, and what it has reported stays unacknowledged.
     """
@@ -40,18 +42,43 @@ async def serve_guest(
         if virtual_cost is not None:
             await virtual_cost(returned)
 
+    handle_hints = _forget if migration is None else migration.skip
     try:
-        if FREE_PAGE in device.queues:
-            handle = _forget if migration is None else migration.skip
-            await serve_queue(device, FREE_PAGE, kick=kick, call=call, discard=handle)
-        else:
-            await serve_queue(device, REPORTING, kick=kick, call=call, discard=discard)
+        async with trio.open_nursery() as nursery:
+            for name in device.queues:
+                nursery.start_soon(
+                    partial(
+                        _serve,
+                        device,
+                        name,
+                        kick=wires[f"{name}.kick"],
+                        call=wires[f"{name}.call"],
+                        discard=handle_hints if name == FREE_PAGE else discard,
+                    )
+                )
     finally:
-        if REPORTING in device.queues:
-            seen = device.statistics(REPORTING)
-            account[0]["bad_elements"] = seen.elements - seen.accepted
-        account[0]["broken"] = device.broken is not None
+        _account(device, account[0])
+
+
+async def _serve(device: BalloonDevice, name: str, **served: Any) -> None:
+    """Serve one queue; RunFailed when the guest has broken it."""
+    await serve_queue(device, name, **served)
     raise RunFailed(f"the guest broke its balloon device: {device.broken}")
+
+
+def _account(device: BalloonDevice, account: Any) -> None:
+    bad = 0
+    if REPORTING in device.queues:
+        seen = device.statistics(REPORTING)
+        bad += seen.elements - seen.accepted
+    if INFLATE in device.queues:
+        seen = device.statistics(INFLATE)
+        bad += seen.numbers - seen.accepted + seen.bad_buffers
+        account["balloon_bytes"] = device.balloon_bytes
+    if STATS in device.queues:
+        account["guest_statistics"] = device.statistics(STATS).updates
+    account["bad_elements"] = bad
+    account["broken"] = device.broken is not None
 
 
 async def _forget(ranges: npt.NDArray[Any]) -> None:

@@ -9,7 +9,7 @@ import ctypes
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Final
@@ -24,41 +24,43 @@ from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
+from emulator.launch.balloon import manage_machine
 from emulator.launch.channel import Channel
 from emulator.launch.child import Passed
 from emulator.launch.failure import describe
 from emulator.launch.fork_server_process import SUPERVISOR_GONE
 from emulator.launch.migration import migration_task
-from emulator.machine import Handle, Machine
+from emulator.machine import Handle, Machine, Wires
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 Work = Callable[[Machine, Channel], Awaitable[None]]
+PassedWires = Mapping[str, Passed]
 
 
-def vcpu_main(end: socket.socket, handle: Handle, ram: Passed, index: int, freed: Passed) -> None:
+def vcpu_main(
+    end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires, index: int
+) -> None:
     """One vCPU."""
-    work = partial(_vcpu, index, _notifier(freed))
+    work = partial(_vcpu, index, _notifiers(wires))
     child_main(f"vcpu {index}", end, handle, ram, ("guest", "vmm"), work)
 
 
-def guest_kernel_main(
-    end: socket.socket, handle: Handle, ram: Passed, freed: Passed, kick: Passed, call: Passed
-) -> None:
+def guest_kernel_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires) -> None:
     """The guest's kernel."""
-    work = partial(_guest_kernel, _notifier(freed), _notifier(kick), _notifier(call))
+    work = partial(_guest_kernel, _notifiers(wires))
     child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
-def host_main(end: socket.socket, handle: Handle, ram: Passed, kick: Passed, call: Passed) -> None:
+def host_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires) -> None:
     """The host."""
-    work = partial(_host, _notifier(kick), _notifier(call))
+    work = partial(_host, _notifiers(wires))
     child_main("host", end, handle, ram, ("ring", "host", "vmm"), work)
 
 
-def _notifier(passed: Passed) -> EventfdNotifier:
-    return EventfdNotifier(passed.detach())
+def _notifiers(wires: PassedWires) -> Wires:
+    return {name: EventfdNotifier(passed.detach()) for name, passed in wires.items()}
 
 
 def child_main(
@@ -97,7 +99,7 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def _vcpu(index: int, freed: EventfdNotifier, machine: Machine, channel: Channel) -> None:
+async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) -> None:
     if not await ready_and_go(channel):
         return
     mm = machine.memory()
@@ -123,9 +125,10 @@ async def _vcpu(index: int, freed: EventfdNotifier, machine: Machine, channel: C
             machine.ram.view(),
             machine.guest["phases"],
             Clock(mm.kernel),
-            freed,
+            wires["freed"],
             seed=machine.scenario.run.seed,
             on_phase=lambda: phase_began.set(),
+            out_of_memory=machine.out_of_memory(index, wires),
         )
         nursery.start_soon(end_with_supervisor)
         nursery.start_soon(tell_phases)
@@ -134,13 +137,7 @@ async def _vcpu(index: int, freed: EventfdNotifier, machine: Machine, channel: C
     await channel.send(kind="done")
 
 
-async def _guest_kernel(
-    freed: EventfdNotifier,
-    kick: EventfdNotifier,
-    call: EventfdNotifier,
-    machine: Machine,
-    channel: Channel,
-) -> None:
+async def _guest_kernel(wires: Wires, machine: Machine, channel: Channel) -> None:
     mm, guest = machine.memory(), machine.scenario.guest
     boot(
         mm,
@@ -150,33 +147,40 @@ async def _guest_kernel(
         pageblock_order=guest.pageblock_order,
         virtual=False,
     )
-    reporter = machine.reporter(kick=kick, call=call)
+    reporter = machine.reporter(wires)
+    balloon = machine.balloon_task(mm, wires)
+    stats = None if balloon is None else machine.stats_driver()
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
-    kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], Clock(mm.kernel))
+    clock = Clock(mm.kernel)
+    kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock, balloon)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(kernel.run_hinting, reporter, freed)
+        nursery.start_soon(kernel.run_hinting, reporter, wires["freed"])
+        if stats is not None:
+            nursery.start_soon(kernel.run_balloon, stats, machine.guest["shortages"], wires)
         stopped = await channel.receive() is not None
         if not stopped:
-            reporter.reset()  # The host is as dead as the supervisor: nobody would acknowledge.
+            # The host is as dead as the supervisor: nobody would acknowledge.
+            reporter.reset()
+            if balloon is not None:
+                balloon.reset()
         nursery.cancel_scope.cancel()
     if stopped:
         cpu_s = _cpu_s() - began_cpu_s
         await channel.send(kind="done", cpu_s=cpu_s, standing=asdict(kernel.standing()))
 
 
-async def _host(
-    kick: EventfdNotifier, call: EventfdNotifier, machine: Machine, channel: Channel
-) -> None:
-    device, discarder = machine.device(call=call), Discarder(machine.ram, machine.host)
+async def _host(wires: Wires, machine: Machine, channel: Channel) -> None:
+    device, discarder = machine.device(wires), Discarder(machine.ram, machine.host)
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
     migration = migration_task(machine, device, discarder)
     serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve, kick=kick, call=call))
+        nursery.start_soon(partial(serve, wires=wires))
+        nursery.start_soon(manage_machine, machine, device, wires)
         if migration is not None:
             nursery.start_soon(migration.run)
         stopped = await channel.receive() is not None

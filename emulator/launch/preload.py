@@ -16,18 +16,28 @@ import msgspec
 
 import emulator.commands.application  # noqa: F401  (what children import as __main__)
 from devices.memory.jit import CACHE_FOLDER, interpreted
-from emulator.config.scenario import Scenario, decode_scenario
+from emulator.config.scenario import BalloonConfig, ManagerConfig, Scenario, decode_scenario
 from emulator.launch.fork_server import PRELOAD_VARIABLE
 from emulator.launch.virtual import run_virtual
-from emulator.machine import Machine, load_parts
+from emulator.machine import Machine, balloon_of, load_parts
 from emulator.observer import NullObserver
 
 _REHEARSAL_BYTES: Final = 512 << 20  # Enough for a pass of free page reporting at order 10.
+
+# A little in and out again: one kernel each way, whatever the workload does meanwhile.
+_REHEARSED_BALLOON: Final = BalloonConfig(
+    every_s=0.001,
+    manager=ManagerConfig(
+        name="steps",
+        parameters={"steps": [{"at": "0s", "memory": "511MiB"}, {"at": "3ms", "memory": "512MiB"}]},
+    ),
+)
 
 
 def marker(scenario: Scenario) -> Path:
     """Exists once the kernels for such a scenario are compiled and kept."""
     kind = f"{Path(scenario.mechanism.name).name}-{scenario.workload.kind}-{scenario.guest.ram}"
+    kind += "-balloon" if scenario.balloon is not None else ""
     return CACHE_FOLDER / f"{kind.replace(':', '-')}.compiled"
 
 
@@ -39,15 +49,17 @@ def announce(scenario: Scenario, say: Callable[[str], None]) -> None:
 
 def rehearse(scenario: Scenario) -> None:
     """Compile and load every kernel that such a run needs."""
+    mechanism, workload = load_parts(scenario)
+    balloon = balloon_of(scenario, mechanism)
     guest = msgspec.structs.replace(
         scenario.guest, memory_bytes=_REHEARSAL_BYTES, vcpus=2, zones=()
     )
     small = msgspec.structs.replace(
         scenario,
         guest=guest,
+        balloon=None if balloon is None else _REHEARSED_BALLOON,
         run=msgspec.structs.replace(scenario.run, sample_s=1.0, time_limit_s=None),
     )
-    mechanism, workload = load_parts(scenario)
     # One that would not report anything so small says which of its kind does.
     mechanism = getattr(mechanism, "rehearsal", lambda: mechanism)()
     with Machine.create_for(small, mechanism, workload.rehearsal(), shared=False) as machine:

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from typing import Final
 
@@ -41,17 +40,12 @@ _LOOK_EVERY_S: Final = 0.5
 _STOP_S_MAX: Final = 60.0  # A report under way, and counting every page of a large guest.
 
 
-@dataclass(frozen=True, slots=True)
-class Notifiers:
-    """The eventfds of one guest."""
-
-    freed: EventfdNotifier
-    kick: EventfdNotifier
-    call: EventfdNotifier
+class Eventfds(dict[str, EventfdNotifier]):
+    """The eventfds of one guest, by name."""
 
     def close(self) -> None:
         """Close all."""
-        for notifier in (self.freed, self.kick, self.call):
+        for notifier in self.values():
             notifier.close()
 
 
@@ -68,10 +62,11 @@ class Supervisor:
 
     async def run(self) -> Summary:
         """Start, run and stop; RunFailed if it did not go well."""
-        with closing(Notifiers(EventfdNotifier(), EventfdNotifier(), EventfdNotifier())) as wakers:
+        names = self._machine.wire_names()
+        with closing(Eventfds({name: EventfdNotifier() for name in names})) as wires:
             try:
-                host, guest_kernel, vcpus = await self._start(wakers)
-                return await self._run(host, guest_kernel, vcpus, wakers.freed)
+                host, guest_kernel, vcpus = await self._start(wires)
+                return await self._run(host, guest_kernel, vcpus, wires["freed"])
             finally:
                 with trio.CancelScope(shield=True):
                     for child in self._children:
@@ -80,14 +75,14 @@ class Supervisor:
                         child.exitcode()
                         await child.channel.aclose()
 
-    async def _start(self, wakers: Notifiers) -> tuple[Child, Child, list[Child]]:
+    async def _start(self, wires: Eventfds) -> tuple[Child, Child, list[Child]]:
         """Start all, and wait until all are ready."""
         machine = self._machine
         try:
             with trio.fail_after(_START_S_MAX):
                 await _wait_loaded()
                 with anonymous_main():
-                    started = self._start_children(wakers)
+                    started = self._start_children(wires)
                 for child in self._children:
                     await child.wait_ready()
         except trio.TooSlowError:
@@ -99,20 +94,20 @@ class Supervisor:
         machine.unlink()
         return started
 
-    def _start_children(self, wakers: Notifiers) -> tuple[Child, Child, list[Child]]:
+    def _start_children(self, wires: Eventfds) -> tuple[Child, Child, list[Child]]:
         handle, ram = self._machine.handle(), Passed(self._machine.ram.fd)
-        freed, kick, call = (Passed(it.fd) for it in (wakers.freed, wakers.kick, wakers.call))
+        passed = {name: Passed(notifier.fd) for name, notifier in wires.items()}
 
         def start(name: str, main: Callable[..., None], *arguments: object) -> Child:
-            child = Child.start(self._context, name, main, handle, ram, *arguments)
+            child = Child.start(self._context, name, main, handle, ram, passed, *arguments)
             self._children.append(child)
             return child
 
         return (
-            start("host", children.host_main, kick, call),
-            start("guest kernel", children.guest_kernel_main, freed, kick, call),
+            start("host", children.host_main),
+            start("guest kernel", children.guest_kernel_main),
             [
-                start(f"vCPU {index}", children.vcpu_main, index, freed)
+                start(f"vCPU {index}", children.vcpu_main, index)
                 for index in range(self._machine.scenario.guest.vcpus)
             ],
         )

@@ -16,6 +16,7 @@ import trio.testing
 from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.notifier import LocalNotifier
 from emulator.errors import RunFailed
+from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
 from emulator.guest.hinting.free_page_task import FreePageHinter
@@ -25,9 +26,10 @@ from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
+from emulator.launch.balloon import manage_machine
 from emulator.launch.failure import first_cause
 from emulator.launch.migration import migration_task
-from emulator.machine import Machine
+from emulator.machine import Machine, Wires
 from emulator.measure import RunTimes, summarize
 from emulator.observer import Observer
 from emulator.sampler import Sampler
@@ -84,19 +86,25 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
         virtual=True,
     )
     clock = Clock(mm.kernel)
-    guest_kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock)
+    wires = {name: LocalNotifier() for name in machine.wire_names()}
+    balloon = machine.balloon_task(mm, wires)
+    guest_kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock, balloon)
     sampler = Sampler(machine.guest, machine.host, machine.ram)
-    freed = LocalNotifier()
     discarder = Discarder(machine.ram, machine.host)
     try:
         async with trio.open_nursery() as outer:
             outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
-            reporter = _start_host(outer, machine, discarder)
+            reporter = machine.reporter(wires)
+            stats = None if balloon is None else machine.stats_driver()
+            _start_host(outer, machine, discarder, wires, (reporter, balloon))
             # The hinting task ends before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(guest_kernel.run_hinting, reporter, freed)
+                nursery.start_soon(guest_kernel.run_hinting, reporter, wires["freed"])
+                if stats is not None:
+                    shortages = machine.guest["shortages"]
+                    nursery.start_soon(guest_kernel.run_balloon, stats, shortages, wires)
                 try:
-                    await _run_vcpus(machine, mm, clock, freed, sampler)
+                    await _run_vcpus(machine, mm, clock, wires, sampler)
                 finally:
                     outer.start_soon(_give_up_on_host)
                     nursery.cancel_scope.cancel()
@@ -113,12 +121,14 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
 
 
 def _start_host(
-    nursery: trio.Nursery, machine: Machine, discarder: Discarder
-) -> FreePageReporter | FreePageHinter:
-    """Start the host; returns the guest's way to it."""
-    kick, call = LocalNotifier(), LocalNotifier()
-    reporter = machine.reporter(kick=kick, call=call)
-    device = machine.device(call=call)
+    nursery: trio.Nursery,
+    machine: Machine,
+    discarder: Discarder,
+    wires: Wires,
+    drivers: tuple[FreePageReporter | FreePageHinter, BalloonTask | None],
+) -> None:
+    """Start the host; when it ends, the guest's drivers know."""
+    device = machine.device(wires)
     migration = migration_task(machine, device, discarder)
     if migration is not None:
         nursery.start_soon(migration.run)
@@ -133,16 +143,17 @@ def _start_host(
                 device,
                 discarder,
                 machine.host,
-                kick=kick,
-                call=call,
+                wires=wires,
                 virtual_cost=virtual_cost,
                 migration=migration,
             )
         finally:
-            reporter.reset()  # Whatever ended the host: nobody acknowledges any more.
+            for driver in drivers:
+                if driver is not None:
+                    driver.reset()  # Whatever ended the host: nobody acknowledges any more.
 
     nursery.start_soon(host)
-    return reporter
+    nursery.start_soon(manage_machine, machine, device, wires)
 
 
 async def _give_up_on_host() -> None:
@@ -152,7 +163,7 @@ async def _give_up_on_host() -> None:
 
 
 async def _run_vcpus(
-    machine: Machine, mm: GuestMemory, clock: Clock, freed: LocalNotifier, sampler: Sampler
+    machine: Machine, mm: GuestMemory, clock: Clock, wires: Wires, sampler: Sampler
 ) -> None:
     arrays: dict[str, Any] = machine.workload_arrays()
     run = machine.scenario.run
@@ -166,9 +177,10 @@ async def _run_vcpus(
                     machine.ram.view(),
                     machine.guest["phases"],
                     clock,
-                    freed,
+                    wires["freed"],
                     seed=run.seed,
                     on_phase=lambda: sampler.note(trio.current_time()),
+                    out_of_memory=machine.out_of_memory(index, wires),
                 )
                 nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
     if limit.cancelled_caught:

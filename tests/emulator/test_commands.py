@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from emulator.commands.application import cli
 from emulator.commands.options import overrides
-from emulator.commands.registries import first_line, mechanisms, workloads
+from emulator.commands.registries import first_line, managers, mechanisms, workloads
 from emulator.commands.table import aligned, table_lines
 from emulator.config.scenario import ROOT, load_scenario, scenario_names
 from tests.support.sample_run import sample_folder, sample_scenario
@@ -219,12 +219,12 @@ def test_list_has_a_line_for_everything() -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
-        *("Scenarios", "Mechanisms", "Workloads")
+        *("Scenarios", "Mechanisms", "Workloads", "Balloon managers")
     ]
     listed = [line.split(maxsplit=1) for line in lines if line.startswith(" ")]
     assert all(len(words) == 2 for words in listed)
     names = [name for name, _ in listed]
-    assert names == [*scenario_names(), *mechanisms(), *workloads()]
+    assert names == [*scenario_names(), *mechanisms(), *workloads(), *managers()]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,7 @@ def test_list_has_a_line_for_everything() -> None:
         (["--mechanism", "mine.py:Mien"], "mine.py: no class 'Mien'; did you mean 'Mine'?"),
         (["--mechanism", "bad.py:Mine"], "bad.py: not Python: "),
         (["--set", "workload.kind=memhgo"], "no workload 'memhgo'; did you mean 'memhog'?"),
+        (["--set", "balloon.manager.name=wve"], "no balloon manager 'wve'; did you mean 'wave'?"),
         (["--memory", "1048576G"], "of real pages do not fit"),
         (["--set", "expect.1.metric=oracle.violation"], "did you mean 'violations'?"),
     ],

@@ -49,6 +49,18 @@ SCHEMA_1 = {
         "wakeups",
         "reclaim_latency_ms",
     ],
+    "balloon": [
+        "target_bytes_end",
+        "balloon_bytes_end",
+        "inflated_bytes",
+        "deflated_bytes",
+        "shortfalls",
+        "oom_calls",
+        "oom_bytes",
+        "targets",
+        "wishes_cut",
+        "guest_statistics",
+    ],
     "cost": ["cpu_s_per_gib_returned", "zone_lock_hold_us", "zone_lock_wait_s"],
     "vcpus": [
         "operations",

@@ -97,7 +97,7 @@ def test_a_host_that_dies_during_a_report_ends_the_run() -> None:
 
 def test_a_guest_that_breaks_the_ring_is_told_so() -> None:
     def scribble(processes: Processes) -> None:
-        processes.machine.regions["ring"].arrays["queue"][:] = 0xFF
+        processes.machine.regions["ring"].arrays["queue.reporting"][:] = 0xFF
 
     with pytest.raises(RunFailed, match=r"the (host|guest kernel) failed: the .* balloon device: "):
         run_real(real("churn", CHURN, REPORTING), once(working, scribble))
@@ -108,3 +108,21 @@ def test_a_run_that_takes_too_long_is_ended() -> None:
     with pytest.raises(RunFailed, match=r"took longer than run.time_limit, 1.0 s"):
         run_real(real("churn", CHURN, 'run.time_limit="1s"'))
     assert multiprocessing.active_children() == []
+
+
+def test_a_balloon_gives_back_to_processes_that_are_out_of_memory() -> None:
+    """64 MiB: the balloon leaves 8 to two vCPUs that want 95 %; the targets change meanwhile."""
+    targets = '[{at="0s",memory="8MiB"},{at="1s",memory="40MiB"}]'
+    balloon = f'balloon={{every="20ms",manager={{name="steps",steps={targets}}}}}'
+    work = 'workload={kind="memhog",delay="500ms",idle="1s"}'
+    run = run_real(real("memhog", work, balloon, REPORTING, 'guest.memory="64MiB"'))
+    summary, figures = run.summary, run.summary.balloon
+    assert summary.oracle.violations == 0
+    assert summary.vcpus.failed_allocations == 0
+    assert (figures.oom_bytes or 0) > 0
+    assert figures.guest_statistics is not None
+    assert figures.balloon_bytes_end == (figures.inflated_bytes or 0) - (
+        figures.deflated_bytes or 0
+    )
+    assert multiprocessing.active_children() == []
+    assert orphaned_segments() == set()

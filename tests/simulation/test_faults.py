@@ -45,8 +45,9 @@ class Rig:
         self.clock = Clock(self.mm.kernel)
         self.kernel = GuestKernel(self.mm, machine.mechanism, machine.guest["hinting"], self.clock)
         self.discarder = Discarder(machine.ram, machine.host)
-        self.freed, self.kick, self.call = LocalNotifier(), LocalNotifier(), LocalNotifier()
-        reporter = machine.reporter(kick=self.kick, call=self.call)
+        self.wires = {name: LocalNotifier() for name in machine.wire_names()}
+        self.freed = self.wires["freed"]
+        reporter = machine.reporter(self.wires)
         assert isinstance(reporter, FreePageReporter)
         self.reporter = reporter
         self._nursery = nursery
@@ -62,11 +63,10 @@ class Rig:
         async def serve() -> None:
             with self._host:
                 await serve_guest(
-                    self.machine.device(call=self.call),
+                    self.machine.device(self.wires),
                     self.discarder,
                     self.machine.host,
-                    kick=self.kick,
-                    call=self.call,
+                    wires=self.wires,
                     virtual_cost=discard_slowly,
                 )
 
@@ -191,7 +191,7 @@ def test_the_ring_is_written_by_someone_else() -> None:
 
     def scribble(machine: Machine, row: SeriesRow) -> None:
         if row.time_s >= 1:
-            machine.regions["ring"].arrays["queue"][:] = 0xFF
+            machine.regions["ring"].arrays["queue.reporting"][:] = 0xFF
 
     with pytest.raises(RunFailed, match=r"broke .* balloon device: "):
         simulate(small("memhog", FAST), scribble)
@@ -208,7 +208,7 @@ def test_any_bytes_in_the_ring_are_survived(random: Any, seed: int, at_s: float)
 
     def scribble(machine: Machine, row: SeriesRow) -> None:
         if row.time_s >= at_s:
-            queue = machine.regions["ring"].arrays["queue"]
+            queue = machine.regions["ring"].arrays["queue.reporting"]
             where = generator.integers(0, len(queue), 64)
             queue[where] = generator.integers(0, 256, 64)
 

@@ -17,6 +17,7 @@ _HERE: Final = "emulator.guest.hinting.mechanisms"
 
 MECHANISMS: Final[Mapping[str, str]] = {
     "off": f"{_HERE}.off:Off",
+    "balloon": f"{_HERE}.balloon:Balloon",
     "free_page_hint": f"{_HERE}.free_page_hint:FreePageHint",
     "percpu_arrays": f"{_HERE}.percpu_arrays:PercpuArrays",
     "bitmap": f"{_HERE}.bitmap:Bitmap",

@@ -28,6 +28,7 @@ from emulator.guest.mm.hook_kernels import (
 )
 from emulator.guest.mm.layout import (
     ALLOCATED,
+    BALLOON,
     BUDDY,
     ISOLATED,
     MARK_REPORTED,
@@ -250,7 +251,9 @@ def _move_pageblock(mm: Any, z: int, pfn: int, migratetype: int) -> tuple[int, i
         if kind == BUDDY:
             move_to_free_list(mm, z, at, order, migratetype)
             free += 1 << order
-        elif kind == ALLOCATED and (mm.pages[at]["mark"] & MIGRATETYPE_MASK) == MOVABLE:
+        elif kind == BALLOON or (  # Linux can move these (balloon compaction).
+            kind == ALLOCATED and (mm.pages[at]["mark"] & MIGRATETYPE_MASK) == MOVABLE
+        ):
             movable += 1 << order
         at += 1 << order
     return free, movable

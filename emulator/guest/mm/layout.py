@@ -42,7 +42,8 @@ PCP: Final = 2  # on a per-CPU list of `owner`
 ISOLATED: Final = 3  # taken off a free list by the hinting task
 ALLOCATED: Final = 4  # in use by `owner`
 RESERVED: Final = 5  # held by the guest's kernel since boot
-NR_KINDS: Final = 6
+BALLOON: Final = 6  # taken by the balloon driver: the host may have it
+NR_KINDS: Final = 7
 
 # PAGE.mark.  On a free list: flags.  Elsewhere: the migratetype, in the low bits.
 MARK_REPORTED: Final = 0x80  # PG_reported: the host has been told, content may be gone

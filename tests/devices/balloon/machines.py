@@ -32,9 +32,11 @@ QUEUE_SIZE = 16
 
 
 class BalloonMachine:
-    """RAM of LOW_PAGES at 0 and of HIGH_PAGES at HIGH_ADDR; a ring for each queue."""
+    """RAM of `low_pages` at 0 and of HIGH_PAGES at HIGH_ADDR; a ring for each queue."""
 
-    def __init__(self, features: int = ALL_FEATURES, **options: Any) -> None:
+    def __init__(
+        self, features: int = ALL_FEATURES, *, low_pages: int = LOW_PAGES, **options: Any
+    ) -> None:
         layout = QueueLayout(size=QUEUE_SIZE, table_entries=QUEUE_SIZE)
         names = queue_indices(features)
         rings = aligned_bytes(layout.size_bytes * len(names))
@@ -42,7 +44,7 @@ class BalloonMachine:
         page = BALLOON_PAGE_SIZE
         self.space = AddressSpace(
             [
-                MemoryRegion(guest_addr=0, size_bytes=LOW_PAGES * page),
+                MemoryRegion(guest_addr=0, size_bytes=low_pages * page),
                 MemoryRegion(guest_addr=HIGH_ADDR, size_bytes=HIGH_PAGES * page),
                 MemoryRegion(guest_addr=QUEUES_ADDR, size_bytes=len(rings), memory=rings),
                 MemoryRegion(guest_addr=DATA_ADDR, size_bytes=DATA_BYTES, memory=self.data),

@@ -41,6 +41,7 @@ def test_every_page_is_in_one_place(guest: Guest) -> None:
         unreported=64 * PAGE_SIZE,
         percpu=4 * PAGE_SIZE,
         isolated=32 * PAGE_SIZE,
+        balloon=0,
         allocated=16 * PAGE_SIZE,
         unsound="",
     )

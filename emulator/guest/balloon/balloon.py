@@ -1,0 +1,97 @@
+"""The guest's balloon without I/O: pages taken, handed over and given back; figures for the host.
+
+    towards_target() > 0    take(), then enqueue() what was got, then tell the host
+    towards_target() < 0    dequeue(), tell the host, then release()
+
+The host is told before a page is used again, whether or not it asked for that.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from devices.balloon.layout import BALLOON_PAGE_SIZE, PFN, PFNS_MAX
+from emulator.guest.balloon.kernels import (
+    dequeue_pages,
+    enqueue_pages,
+    release_pages,
+    take_pages,
+)
+from emulator.guest.balloon.layout import NOTHING
+from emulator.guest.mm.layout import PAGE_SIZE
+from emulator.guest.mm.views import GuestMemory
+
+assert PAGE_SIZE == BALLOON_PAGE_SIZE, "a page of the guest has one number"
+
+
+class Balloon:
+    """One guest's balloon, used by its kernel (actor `nr_cpus` of `mm`) alone.
+
+    state:    BALLOON_STATE[1], empty
+    config:   BALLOON_CONFIG[1], as the device shows it
+    """
+
+    def __init__(
+        self,
+        mm: GuestMemory,
+        state: npt.NDArray[Any],
+        config: npt.NDArray[Any],
+        *,
+        deflate_on_oom: bool,
+    ) -> None:
+        self.mm: Final = mm
+        self.state: Final = state
+        self._actor = int(mm.kernel[0]["nr_cpus"])
+        self._config = config
+        state[0]["top"] = NOTHING
+        state[0]["deflate_on_oom"] = deflate_on_oom
+
+    @property
+    def pages(self) -> int:
+        """Pages in the balloon."""
+        return int(self.state[0]["pages"])
+
+    def towards_target(self) -> int:
+        """Pages that are missing (above 0) or too many (below) for what the host asks for."""
+        target = int(self._config[0]["num_pages"])
+        self.state[0]["target_pages"] = target
+        return target - self.pages
+
+    def take(self, pages: int) -> npt.NDArray[Any]:
+        """Allocate up to `pages`, at most PFNS_MAX: u4[n], n less if the guest is short."""
+        pfns = np.zeros(min(pages, PFNS_MAX), PFN)
+        return pfns[: take_pages(self.mm, self._actor, self.state, pfns, len(pfns))]
+
+    def enqueue(self, pfns: npt.NDArray[Any]) -> None:
+        """Put what `take` got into the balloon."""
+        enqueue_pages(self.mm, self._actor, self.state, pfns, len(pfns))
+
+    def dequeue(self, pages: int) -> npt.NDArray[Any]:
+        """Take up to `pages` out of it, at most PFNS_MAX: u4[n], not free before `release`."""
+        pfns = np.zeros(min(pages, PFNS_MAX), PFN)
+        return pfns[: dequeue_pages(self.mm, self.state, pfns, len(pfns))]
+
+    def release(self, pfns: npt.NDArray[Any]) -> None:
+        """Free what `dequeue` gave, now that the host knows."""
+        release_pages(self.mm, self._actor, self.state, pfns, len(pfns))
+
+    def write_actual(self) -> None:
+        """Let the host know how many pages are in the balloon (update_balloon_size)."""
+        self.state[0]["told_pages"] = self.pages
+        self._config[0]["actual"] = self.pages
+
+    def figures(self) -> dict[str, int]:
+        """What the guest knows for the statistics queue (update_balloon_stats), bytes.
+
+        Swap, faults and the page cache are not modelled, and are left out.
+        """
+        zones = self.mm.zones
+        free = int(zones["free_pages"].sum())
+        # What the kernel keeps for itself (totalreserve_pages): no allocation gets below.
+        reserve = np.minimum(zones["lowmem_reserve"] + zones["watermark_high"], zones["managed"])
+        return {
+            "free_bytes": free * PAGE_SIZE,
+            "total_bytes": int(zones["managed"].sum()) * PAGE_SIZE,
+            "available_bytes": max(0, free - int(reserve.sum())) * PAGE_SIZE,
+        }

@@ -1,0 +1,146 @@
+"""Pages into the balloon and out of it, a batch a call (Linux 6.6, virtio_balloon.c).
+
+    balloon_page_alloc      take_pages: order 0, movable, no reserves, no retry
+    balloon_page_enqueue    enqueue_pages
+    balloon_page_dequeue    dequeue_pages: what entered last leaves first
+    release_pages_balloon   release_pages
+
+Different from Linux: the guest's kernel has no per-CPU lists, so that pages come from the zones'
+lists and go back there; and a batch is taken under one hold of the lock.
+
+The pages of the balloon are a stack, linked through PAGE.next.
+
+Invariant: pages of kind BALLOON == pages + between.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from devices.memory.jit import i64, kernel
+from emulator.guest.balloon.layout import NOTHING
+from emulator.guest.mm.buddy_kernels import (
+    FREE_NOTIFYING,
+    free_one_block,
+    pageblock_type,
+    prefers_no_fragment,
+    rmqueue,
+    tick_of,
+    watermark_ok,
+)
+from emulator.guest.mm.layout import BALLOON, MOVABLE, NO_PAGE
+from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
+from emulator.guest.mm.page_alloc_kernels import zone_of
+
+
+@kernel(inner=True)
+def _take_from_zone(
+    mm: Any, actor: int, z: int, mark: int, nofragment: bool, pfns: Any, got: int, count: int
+) -> int:
+    """Take pages of one zone until it is down to `mark`; how many there are now."""
+    lock_zone(mm, z, actor)
+    while got < count and watermark_ok(mm, z, 0, mark):
+        mm.zones[z]["watermark_boost"] = 0
+        pfn = rmqueue(mm, z, 0, MOVABLE, nofragment)
+        if pfn == NO_PAGE:
+            break
+        page = mm.pages[pfn]
+        page["owner"] = actor
+        page["mark"] = MOVABLE
+        page["kind"] = BALLOON
+        pfns[got] = pfn
+        got += 1
+    unlock_zone(mm, z, actor)
+    return got
+
+
+@kernel
+def take_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> int:
+    """Allocate up to `count` pages into `pfns` (u4), as an allocation would that neither retries
+    nor uses reserves: every zone down to its low, then to its min watermark.  How many it got.
+    """
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
+    nofragment = prefers_no_fragment(mm, nr_zones - 1)
+    got, attempt = i64(0), i64(0)
+    while attempt < 2 and got < count:
+        for down in range(nr_zones):
+            z = nr_zones - 1 - down
+            zone = mm.zones[z]
+            mark = i64(zone["watermark_min"])
+            if attempt == 0:
+                mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
+            if down > 0:
+                mark += i64(zone["lowmem_reserve"])
+            got = _take_from_zone(mm, actor, z, mark, nofragment, pfns, got, count)
+        if nofragment:
+            nofragment = False
+        else:
+            attempt += 1
+    balloon[0]["between"] += got
+    return got
+
+
+@kernel(inner=True)
+def _adjust_managed(mm: Any, actor: int, pfns: Any, count: int, by: int) -> None:
+    """Pages that the guest counts as its own (adjust_managed_page_count); watermarks stay."""
+    for index in range(count):
+        z = zone_of(mm, i64(pfns[index]))
+        lock_zone(mm, z, actor)
+        mm.zones[z]["managed"] += by
+        unlock_zone(mm, z, actor)
+
+
+@kernel
+def enqueue_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> None:
+    """Put taken pages into the balloon; `pfns` is turned round, as Linux's two lists do it."""
+    record = balloon[0]
+    for index in range(count // 2):
+        first, last = pfns[index], pfns[count - 1 - index]
+        pfns[index] = last
+        pfns[count - 1 - index] = first
+    for index in range(count):
+        pfn = i64(pfns[index])
+        mm.pages[pfn]["next"] = np.uint32(record["top"] & 0xFFFFFFFF)
+        record["top"] = pfn
+    record["pages"] += count
+    record["between"] -= count
+    if record["deflate_on_oom"] == 0:
+        _adjust_managed(mm, actor, pfns, count, -1)
+
+
+@kernel
+def dequeue_pages(mm: Any, balloon: Any, pfns: Any, count: int) -> int:
+    """Take up to `count` pages out of the balloon into `pfns`; they are not free yet.  How many."""
+    record = balloon[0]
+    got = i64(0)
+    while got < count and record["top"] != NOTHING:
+        pfn = i64(record["top"])
+        below = i64(mm.pages[pfn]["next"])
+        record["top"] = i64(NOTHING) if below == 0xFFFFFFFF else below
+        pfns[got] = pfn
+        got += 1
+    record["pages"] -= got
+    record["between"] += got
+    return got
+
+
+@kernel
+def release_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> None:
+    """Free pages that were taken out of the balloon, the last one first."""
+    held = i64(-1)
+    now_ns = i64(0)
+    for back in range(count):
+        pfn = i64(pfns[count - 1 - back])
+        z = zone_of(mm, pfn)
+        if z != held:
+            if held >= 0:
+                unlock_zone(mm, held, actor)
+            now_ns = lock_zone(mm, z, actor)
+            held = z
+        if balloon[0]["deflate_on_oom"] == 0:
+            mm.zones[z]["managed"] += 1
+        mm.pages[pfn]["stamp"] = tick_of(now_ns)
+        free_one_block(mm, z, pfn, 0, pageblock_type(mm, pfn), FREE_NOTIFYING, now_ns)
+    if held >= 0:
+        unlock_zone(mm, held, actor)
+    balloon[0]["between"] -= count

@@ -1,0 +1,59 @@
+"""The host's side of a balloon: a manager decides, the device passes it on to the guest."""
+
+from typing import Any
+
+import numpy.typing as npt
+import trio
+
+from devices.balloon.device import BalloonDevice
+from devices.balloon.layout import BALLOON_PAGE_SIZE, STATS
+from emulator.errors import RunFailed
+from emulator.host.managers.manager import Manager, Sight
+
+
+async def manage_balloon(
+    device: BalloonDevice,
+    manager: Manager,
+    account: npt.NDArray[Any],
+    *,
+    memory_bytes: int,
+    every_s: float,
+) -> None:
+    """Let `manager` decide every so often, for ever; `account`: HOST[1].
+
+    A wish beyond what can be is cut to it, and counted; one that is no number ends the run.
+    """
+    began_s = trio.current_time()
+    count = 0
+    while True:
+        seen = Sight(
+            now_s=trio.current_time() - began_s,
+            memory_bytes=memory_bytes,
+            balloon_bytes=device.balloon_bytes,
+            guest=device.statistics(STATS).latest,
+        )
+        wanted = _decision(manager, seen)
+        if wanted is not None:
+            kept = min(max(wanted, 0), memory_bytes)
+            account[0]["wishes_cut"] += kept != wanted
+            pages = (memory_bytes - kept) // BALLOON_PAGE_SIZE
+            if pages != int(device.config.words[0]["num_pages"]):
+                device.set_target(pages)
+                account[0]["targets"] += 1
+        count += 1
+        await trio.sleep_until(began_s + count * every_s)
+
+
+def _decision(manager: Manager, seen: Sight) -> int | None:
+    """RunFailed, in one line, if the manager does not decide."""
+    try:
+        wanted = manager.decide(seen)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise RunFailed(f"the balloon manager {manager.name!r} failed: {said}") from error
+    if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool)):
+        raise RunFailed(
+            f"the balloon manager {manager.name!r} decided on {wanted!r}; a number of bytes, or "
+            f"None, would work"
+        )
+    return wanted
