@@ -31,6 +31,7 @@ from emulator.host.discard import join_adjacent
 from emulator.interrupt import blocked_interrupt
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
+from emulator.launch.eventfds import Eventfds
 from emulator.launch.fork_server import anonymous_main
 from emulator.machine import Machine
 from emulator.machine_check import require_machine
@@ -166,19 +167,17 @@ async def _processes(
 ) -> AsyncIterator[tuple[EventfdNotifier, Child]]:
     """The host and the guest's kernel at work; yields what wakes the hinting task, and the bare
     loop's process."""
-    freed, kick, call = notifiers = [EventfdNotifier() for _ in range(3)]
-    handle, ram = machine.handle(), Passed(machine.ram.fd)
-    wake = {notifier: Passed(notifier.fd) for notifier in notifiers}
+    wires = Eventfds.of(machine)
+    handle, ram, passed = machine.handle(), Passed(machine.ram.fd), wires.passed()
     started: list[Child] = []
     try:
         with blocked_interrupt(), anonymous_main():
             for name, main, given in (
-                ("host", children.host_main, (kick, call)),
-                ("guest kernel", children.guest_kernel_main, (freed, kick, call)),
+                ("host", children.host_main, (passed,)),
+                ("guest kernel", children.guest_kernel_main, (passed,)),
                 ("bare loop", bare_main, ()),
             ):
-                arguments = (handle, ram, *(wake[notifier] for notifier in given))
-                started.append(Child.start(context, name, main, *arguments))
+                started.append(Child.start(context, name, main, handle, ram, *given))
         with trio.move_on_after(_START_S_MAX) as starting:
             for child in started:
                 await child.wait_ready()
@@ -187,7 +186,7 @@ async def _processes(
         machine.unlink()
         for child in started:
             await child.channel.send(kind="go")
-        yield freed, started[-1]
+        yield wires["freed"], started[-1]
     except (EOFError, ConnectionError):
         raise RunFailed("the fork server died") from None
     finally:
@@ -196,5 +195,4 @@ async def _processes(
                 child.kill()
                 child.exitcode()
                 await child.channel.aclose()
-        for notifier in notifiers:
-            notifier.close()
+        wires.close()

@@ -23,6 +23,7 @@ from emulator.guest.kernel_task import Standing
 from emulator.guest.recovery_task import take_back
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
+from emulator.launch.eventfds import Eventfds
 from emulator.launch.failure import ProcessDied, ProcessFailed, first_cause, how_ended
 from emulator.launch.fork_server import (
     anonymous_main,
@@ -40,15 +41,6 @@ _LOOK_EVERY_S: Final = 0.5
 _STOP_S_MAX: Final = 60.0  # A report under way, and counting every page of a large guest.
 
 
-class Eventfds(dict[str, EventfdNotifier]):
-    """The eventfds of one guest, by name."""
-
-    def close(self) -> None:
-        """Close all."""
-        for notifier in self.values():
-            notifier.close()
-
-
 class Supervisor:
     """One run of one machine."""
 
@@ -62,8 +54,7 @@ class Supervisor:
 
     async def run(self) -> Summary:
         """Start, run and stop; RunFailed if it did not go well."""
-        names = self._machine.wire_names()
-        with closing(Eventfds({name: EventfdNotifier() for name in names})) as wires:
+        with closing(Eventfds.of(self._machine)) as wires:
             try:
                 host, guest_kernel, vcpus = await self._start(wires)
                 return await self._run(host, guest_kernel, vcpus, wires["freed"])
@@ -96,7 +87,7 @@ class Supervisor:
 
     def _start_children(self, wires: Eventfds) -> tuple[Child, Child, list[Child]]:
         handle, ram = self._machine.handle(), Passed(self._machine.ram.fd)
-        passed = {name: Passed(notifier.fd) for name, notifier in wires.items()}
+        passed = wires.passed()
 
         def start(name: str, main: Callable[..., None], *arguments: object) -> Child:
             child = Child.start(self._context, name, main, handle, ram, passed, *arguments)

@@ -81,9 +81,10 @@ def setup_words(summary: Summary) -> list[str]:
 
 
 def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
-    """All tables of a run; those of the mechanism and the workload only if these have figures."""
+    """All tables of a run; those of mechanism, balloon and workload only if these have figures."""
     mechanism = _own("Mechanism", summary.hinting.mechanism or {})
-    tables = (_host(summary), _hinting(summary), *mechanism, _cost(summary), _vcpus(summary))
+    own = (*mechanism, *_balloon(summary))
+    tables = (_host(summary), _hinting(summary), *own, _cost(summary), _vcpus(summary))
     more = (_stranded(summary), _oracle(summary), *_own("Workload", summary.workload))
     return tables + more
 
@@ -135,6 +136,25 @@ def _hinting(summary: Summary) -> FigureTable:
             *percentiles,
         ),
     )
+
+
+def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
+    balloon = summary.balloon
+    if balloon.balloon_bytes_end is None:
+        return ()
+    figures = (
+        size_figure("target at the end", balloon.target_bytes_end),
+        size_figure("in the balloon at the end", balloon.balloon_bytes_end),
+        size_figure("inflated", balloon.inflated_bytes),
+        size_figure("deflated", balloon.deflated_bytes),
+        size_figure("of it out of memory", balloon.oom_bytes),
+        _count("times out of memory", balloon.oom_calls, "times"),
+        _count("batches not filled", balloon.shortfalls, "batches"),
+        _count("targets set", balloon.targets, "targets"),
+        _count("wishes cut", balloon.wishes_cut, "wishes"),
+        _count("guest's figures", balloon.guest_statistics, "times"),
+    )
+    return (FigureTable("Balloon", figures),)
 
 
 def _cost(summary: Summary) -> FigureTable:

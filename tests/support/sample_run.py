@@ -13,6 +13,7 @@ from emulator.config.scenario import Scenario, decode_scenario
 from emulator.run_folder import RunFolder
 from emulator.summary import (
     AllocLatency,
+    BalloonFigures,
     CostFigures,
     GuestFigures,
     HintingFigures,
@@ -144,6 +145,18 @@ def sample_summary(series: Sequence[SeriesRow] | None = None, **changes: Any) ->
             regret=0.5,
             wakeups=19,
             reclaim_latency_ms=ReclaimLatency(p50=3312.4, p90=5120.0, p99=6480.0, max=8402.7),
+        ),
+        "balloon": BalloonFigures(
+            target_bytes_end=0,
+            balloon_bytes_end=0,
+            inflated_bytes=24 * MIB,
+            deflated_bytes=24 * MIB,
+            shortfalls=2,
+            oom_calls=3,
+            oom_bytes=3 * MIB,
+            targets=5,
+            wishes_cut=1,
+            guest_statistics=28,
         ),
         "cost": CostFigures(
             cpu_s_per_gib_returned=0.1246,

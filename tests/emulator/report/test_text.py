@@ -52,9 +52,16 @@ def test_it_tells_question_answer_figures_expectations_and_folder() -> None:
     assert answer(sample_summary()) in text
     assert "What is left at the end: measured 103 MiB, published 100 MiB (a letter" in text
     assert "measured as returned 1.72 GiB" in text
+    assert "inflated 24 MiB" in text
+    assert "times out of memory 3" in text
     assert "Expectations: 1 of 3 failed" in text
     assert "FAIL hinting.reclaim_latency_ms.p99 is 6.48 s, expected at most 5 s" in text
     assert "runs/20240503T091244Z-memhog" in text
+
+
+def test_a_guest_without_a_balloon_has_no_figures_of_one() -> None:
+    assert "Balloon" in _rendered(sample_summary())
+    assert "alloon" not in _rendered(unmeasured_summary())
 
 
 def test_an_encoding_without_blocks_gets_ascii() -> None:
