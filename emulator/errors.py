@@ -9,6 +9,10 @@ class ConfigError(ValueError):
     """Usage or input that cannot be: an unknown key, a bad value, a damaged file.  Exit code 2."""
 
 
+class MechanismFailed(ConfigError):
+    """A user's own mechanism does not work: the message names its file, line and reason."""
+
+
 class MachineLacks(RuntimeError):
     """This machine lacks something the run needs; the message holds the remedy.  Exit code 3."""
 

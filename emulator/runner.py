@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from emulator.config.scenario import Scenario
+from emulator.errors import MechanismFailed
+from emulator.guest.hinting.blame import blame
 from emulator.guest.hinting.registry import source_of
 from emulator.machine_check import require_machine
 from emulator.observer import Observer
@@ -32,7 +34,14 @@ def _run_virtual(scenario: Scenario, observer: Observer) -> Summary:
 
     announce(scenario, observer.phase)
     with Machine.create(scenario, shared=False, say=observer.phase) as machine:
-        summary = run_virtual(machine, observer)
+        try:
+            summary = run_virtual(machine, observer)
+        except Exception as error:
+            own = source_of(scenario.mechanism.name)
+            blamed = None if own is None else blame(own, error)
+            if blamed is None:
+                raise
+            raise MechanismFailed(blamed) from error
     marker(scenario).touch()
     return summary
 

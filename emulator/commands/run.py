@@ -11,7 +11,7 @@ from emulator.commands.options import MechanismName, ScenarioName, changing_opti
 from emulator.commands.registries import require_mechanism, require_names
 from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario, require_memory
 from emulator.config.toml import write_string
-from emulator.errors import ConfigError, MachineLacks, RunFailed
+from emulator.errors import ConfigError, MachineLacks, MechanismFailed, RunFailed
 from emulator.machine_check import available_bytes
 from emulator.observer import Observer
 from emulator.run_folder import REPORT, RunFolder
@@ -140,8 +140,8 @@ def _record(scenario: Scenario, folder: RunFolder, started: datetime, view: Obse
                 return run(scenario, output=folder.path, observer=recorder)
             finally:
                 began = bool(recorder.rows)
-    except (ConfigError, MachineLacks):
-        if not began:
+    except (ConfigError, MachineLacks) as error:
+        if not began or isinstance(error, MechanismFailed):
             folder.discard()
         raise
 

@@ -18,7 +18,7 @@ from emulator.compare.comparison import MadeRun
 from emulator.compare.design import PlannedRun
 from emulator.compare.process import run_apart
 from emulator.config.scenario import Scenario
-from emulator.errors import ConfigError, MachineLacks, RunFailed
+from emulator.errors import ConfigError, MachineLacks, MechanismFailed, RunFailed
 from emulator.observer import Observer
 from emulator.report.wording import duration_text
 from emulator.run_folder import RunFolder
@@ -98,8 +98,8 @@ def _make(
                 summary = run_apart(own, output=folder.path, observer=recorder)
             finally:
                 began = bool(recorder.rows)
-    except (ConfigError, MachineLacks):
-        if not began and run.treatment == 0:
+    except (ConfigError, MachineLacks) as error:
+        if (not began or isinstance(error, MechanismFailed)) and run.treatment == 0:
             folder.discard()
         raise
     folder.write_summary(summary)

@@ -66,6 +66,7 @@ class GuestKernel:
         self._actor = int(mm.kernel[0]["nr_cpus"])
         self._cycle = mechanism.start(mm, self._actor)
         self._order = getattr(mechanism, "order", None)
+        self._name = mechanism.name
         self._hinting = hinting
         self._clock = clock
         self._balloon = balloon
@@ -123,6 +124,11 @@ class GuestKernel:
                     error, where = check_pcp(mm, cpu, z)
             if error != 0 and not unsound:
                 unsound = f"zone {z}, page {where}: {CHECK_MESSAGES[error]}"
+        isolated = int(counts[ISOLATED]) * PAGE_SIZE
+        if not unsound and isolated:
+            unsound = (
+                f"the mechanism {self._name} isolated {isolated} bytes and never put them back"
+            )
         if not unsound and int(counts.sum()) != int(mm.kernel[0]["nr_pages"]):
             unsound = f"{counts.sum()} pages of {mm.kernel[0]['nr_pages']} are accounted for"
         listed = int(mm.pcps["count"].sum())
@@ -145,7 +151,7 @@ class GuestKernel:
             below_order=below * PAGE_SIZE,
             unreported=max(0, int(counts[BUDDY]) - below - reported) * PAGE_SIZE,
             percpu=int(counts[PCP]) * PAGE_SIZE,
-            isolated=int(counts[ISOLATED]) * PAGE_SIZE,
+            isolated=isolated,
             allocated=int(counts[ALLOCATED]) * PAGE_SIZE,
             balloon=int(counts[BALLOON]) * PAGE_SIZE,
             unsound=unsound,

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import trio
 
 from emulator.launch.channel import Channel
-from emulator.launch.failure import ProcessDied, ProcessFailed
+from emulator.launch.failure import ProcessDied, process_failed
 
 _REAP_S_MAX: Final = 5.0
 
@@ -37,10 +37,10 @@ class Child:
         return cls(name, process, Channel(mine))
 
     async def receive(self) -> dict[str, Any] | None:
-        """Its next message, None when it has ended; ProcessFailed if it says that it failed."""
+        """Its next message, None when it has ended; `process_failed` if it says so."""
         message = await self.channel.receive()
         if message is not None and message["kind"] == "failed":
-            raise ProcessFailed(self.name, message)
+            raise process_failed(self.name, message)
         return message
 
     async def wait_ready(self) -> None:

@@ -1,11 +1,15 @@
 """How a process of the run failed: one line for the user, the traceback for the log."""
 
+import os
 import signal
 import traceback
+from pathlib import Path
 from typing import Final
 
-from emulator.errors import ConfigError, MachineLacks, RunFailed
+from emulator.errors import ConfigError, MachineLacks, MechanismFailed, RunFailed
+from emulator.guest.hinting.blame import blame
 
+_KERNELS_VARIABLE: Final = "EMULATOR_KERNELS"  # As `devices.memory.jit`, which imports numba.
 _TRACEBACK_CHARACTERS_MAX: Final = 16_000
 _FORK_SERVER_GONE: Final = 255  # What multiprocessing says where nobody can know any more.
 
@@ -37,13 +41,24 @@ def how_ended(exitcode: int | None) -> str:
 
 
 def describe(error: BaseException) -> dict[str, str]:
-    """For `ProcessFailed`, in words that JSON can carry: "error" is one line."""
+    """For `process_failed`, in words that JSON can carry: "error" is one line, as is "blamed", if
+    it comes from a user's own mechanism."""
     text = "".join(traceback.format_exception(error))
     cause = first_leaf(error)
     line = next(iter(str(cause).strip().splitlines()), "")
     if not isinstance(cause, RunFailed):
         line = f"{type(cause).__name__}: {line}" if line else type(cause).__name__
-    return {"error": line, "traceback": text[-_TRACEBACK_CHARACTERS_MAX:]}
+    told = {"error": line, "traceback": text[-_TRACEBACK_CHARACTERS_MAX:]}
+    own = os.environ.get(_KERNELS_VARIABLE)
+    blamed = blame(Path(own), error) if own else None
+    return told if blamed is None else told | {"blamed": blamed}
+
+
+def process_failed(name: str, failure: dict[str, str]) -> RunFailed | MechanismFailed:
+    """What to raise for a process that told of a failure (`describe`)."""
+    if "blamed" in failure:
+        return MechanismFailed(failure["blamed"])
+    return ProcessFailed(name, failure)
 
 
 def first_leaf(error: BaseException) -> BaseException:

@@ -24,7 +24,7 @@ from emulator.guest.recovery_task import take_back
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
 from emulator.launch.eventfds import Eventfds
-from emulator.launch.failure import ProcessDied, ProcessFailed, first_cause, how_ended
+from emulator.launch.failure import ProcessDied, first_cause, how_ended, process_failed
 from emulator.launch.fork_server import (
     anonymous_main,
     fork_server_exitcode,
@@ -191,7 +191,7 @@ class Supervisor:
 
 
 async def _wait_loaded() -> None:
-    """Until the fork server has loaded; ProcessFailed if it could not, ProcessDied if it died."""
+    """Until the fork server has loaded; `process_failed` if it cannot, ProcessDied if it died."""
     fd = take_loading_fd()
     said, over = b"", fd is None
     try:
@@ -204,7 +204,7 @@ async def _wait_loaded() -> None:
         if fd is not None:
             os.close(fd)
     if said:
-        raise ProcessFailed("fork server", json.loads(said))
+        raise process_failed("fork server", json.loads(said))
     if (exitcode := fork_server_exitcode()) is not None:
         raise ProcessDied("fork server", exitcode)
 

@@ -40,6 +40,18 @@ class Report:
 Decision = Wait | Report
 
 
+def require_decision(decision: object, cycle: "Cycle") -> None:
+    """Raise TypeError, with a note of the place as tracebacks have it, if `step` returned no
+    decision."""
+    if isinstance(decision, Wait | Report):
+        return
+    step: Any = getattr(cycle, "mechanism", cycle).step
+    code = step.__func__.__code__
+    error = TypeError(f"step() returned {decision!r}, which is neither Wait nor Report")
+    error.add_note(f'  File "{code.co_filename}", line {code.co_firstlineno}, in step')
+    raise error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
     """What a mechanism may size its arrays by."""
@@ -123,11 +135,11 @@ class Plain:
 
 class _PlainCycle:
     def __init__(self, mechanism: Plain, mm: GuestMemory, actor: int) -> None:
-        self._mechanism = mechanism
+        self.mechanism = mechanism
         self._given = (mm, actor, np.zeros(mechanism.capacity, BATCH))
 
     def step(self, now_s: float) -> Decision:
-        return self._mechanism.step(*self._given, now_s)
+        return self.mechanism.step(*self._given, now_s)
 
     def drain(self, reported: bool, now_s: float) -> None:
-        self._mechanism.drain(*self._given, reported, now_s)
+        self.mechanism.drain(*self._given, reported, now_s)

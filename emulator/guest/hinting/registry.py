@@ -2,13 +2,15 @@
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from emulator.config.parameters import decode_parameters, suggest
-from emulator.errors import ConfigError
+from emulator.errors import ConfigError, MechanismFailed
+from emulator.guest.hinting.blame import blame
 
 if TYPE_CHECKING:
     from emulator.guest.hinting.cycle import Mechanism
@@ -25,6 +27,14 @@ MECHANISMS: Final[Mapping[str, str]] = {
     "page_hinting": f"{_HERE}.page_hinting:PageHinting",
     "idle_age": f"{_HERE}.idle_age:IdleAge",
     "page_reporting": f"{_HERE}.page_reporting:PageReporting",
+}
+
+
+#: What every mechanism has, and with which arguments.
+_PARTS: Final = {
+    "shared_arrays": ("geometry",),
+    "hooks": ("arrays",),
+    "start": ("mm", "actor"),
 }
 
 
@@ -50,11 +60,38 @@ def load_mechanism(name: str, parameters: Mapping[str, Any], *, where: str) -> "
         class_name = name.rpartition(":")[2]
         module = _import_file(path, where=where)
     found = getattr(module, class_name, None)
-    if not isinstance(found, type) or not hasattr(found, "start"):
+    if not isinstance(found, type) or (path is None and not hasattr(found, "start")):
         raise ConfigError(
             f"{where}.name: {path or module.__name__} has no mechanism {class_name!r}"
         )
+    if path is not None:
+        _require_parts(found, path)
     return cast("Mechanism", decode_parameters(found, dict(parameters), where=where))
+
+
+def _require_parts(found: type, path: Path) -> None:
+    """Raise MechanismFailed if a user's class lacks a part of what a mechanism is."""
+    from emulator.guest.hinting.cycle import Plain
+
+    line = inspect.getsourcelines(found)[1]
+    missing = [
+        f"{part}({', '.join(names)})"
+        for part, names in _PARTS.items()
+        if not callable(getattr(found, part, None))
+    ]
+    if not isinstance(getattr(found, "name", None), str):
+        missing.append('name = "..."')
+    if issubclass(found, Plain):
+        own = (("step", "mm, actor, batch, now_s"), ("drain", "mm, actor, batch, reported, now_s"))
+        missing += [
+            f"{part}({names})"
+            for part, names in own
+            if getattr(found, part) is getattr(Plain, part)
+        ]
+    if missing:
+        raise MechanismFailed(
+            f"{path}, line {line}: class {found.__name__} lacks {', '.join(missing)}"
+        )
 
 
 def _import_file(path: Path, *, where: str) -> Any:
@@ -81,7 +118,6 @@ def _import_file(path: Path, *, where: str) -> Any:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ConfigError(
-            f"{where}.name: {path} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        blamed = blame(path, error) or f"{path}: {type(error).__name__}: {error}"
+        raise MechanismFailed(f"{blamed}; it cannot be imported") from error
     return module

@@ -10,7 +10,7 @@ from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.layout import SEGMENT
 from devices.virtio.notifier import Notifier
 from emulator.guest.clock import Clock
-from emulator.guest.hinting.cycle import Cycle, Wait
+from emulator.guest.hinting.cycle import Cycle, Wait, require_decision
 from emulator.guest.histogram import bucket_indices
 from emulator.guest.mm.layout import PAGE_SHIFT, TICK_MASK, TICK_SHIFT
 from emulator.guest.mm.views import GuestMemory
@@ -39,6 +39,7 @@ async def report_free_pages(
     while True:
         await trio.lowlevel.checkpoint()  # Cancellable even while every decision is to report.
         decision = cycle.step(clock.now_s())
+        require_decision(decision, cycle)
         if isinstance(decision, Wait):
             with trio.move_on_at(clock.deadline(decision.until_s)):
                 await freed.wait_notified()
