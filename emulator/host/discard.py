@@ -1,27 +1,34 @@
-"""Discards: reported ranges, joined, are given back to the system and accounted."""
+"""Discards: reported ranges, joined, are given back to the system and accounted.
+
+What can be given back are `Discardable`s: the RAM of an emulated guest, or the
+regions that a real one has handed over.
+"""
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from devices.balloon.layout import DISCARD_RANGE
+from devices.memory.address_space import MemoryRegion
 from devices.memory.ram import PAGE_SIZE, GuestRam
 from emulator.host.discard_kernels import (
     SCRATCH,
     SCRATCH_WORDS,
+    count_still_forgotten,
     count_still_gone,
     forget,
     punch,
 )
 
-RAM_REGION: Final = 0  # Of the guest's address space; its rings lie in another, and are kept.
+RAM_REGION: Final = 0  # Of an emulated guest's address space; its rings lie in another.
 
 
-def join_adjacent(ranges: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same bytes of guest RAM in as few ranges as can be, ascending (DISCARD_RANGE)."""
-    ranges = ranges[ranges["region"] == RAM_REGION]
+def join_adjacent(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDArray[Any]:
+    """The same bytes of a region in as few ranges as can be, ascending (DISCARD_RANGE)."""
+    ranges = ranges[ranges["region"] == region]
     if len(ranges) < 2:
         return ranges
     ordered = ranges[np.argsort(ranges["offset"], kind="stable")]
@@ -30,21 +37,84 @@ def join_adjacent(ranges: npt.NDArray[Any]) -> npt.NDArray[Any]:
     reached = np.maximum.accumulate(ends)
     begins = np.flatnonzero(np.append(True, ordered["offset"][1:] > reached[:-1]))
     joined = np.zeros(len(begins), DISCARD_RANGE)
+    joined["region"] = region
     joined["offset"] = ordered["offset"][begins]
     joined["length"] = reached[np.append(begins[1:], len(ordered)) - 1] - joined["offset"]
     return joined
 
 
-class Discarder:
-    """Gives ranges of one guest's RAM back; `account`: HOST[1]."""
+class Discardable:
+    """Memory that can be given back, page by page.
 
-    def __init__(self, ram: GuestRam, account: npt.NDArray[Any]) -> None:
-        self._ram = ram
-        self._account = account[0]
-        self._words = ram.view().words
-        self._returned = np.zeros(ram.size_bytes // PAGE_SIZE, np.uint8)
-        self._resident = np.zeros(len(self._returned) if ram.kind == "memfd" else 0, np.uint8)
+    fd, offset_bytes:  the file, and where in it the region begins, a multiple of the page size
+    words:             for accounted RAM i8[pages], and no file is needed; else the mapped bytes
+    """
+
+    def __init__(
+        self, fd: int, offset_bytes: int, words: npt.NDArray[Any], *, accounted: bool, pages: int
+    ) -> None:
+        self._fd = fd
+        self._offset_bytes = offset_bytes
+        self._words = words
+        self._accounted = accounted
+        self._returned = np.zeros(pages, np.uint8)
+        self._resident = np.zeros(0 if accounted else pages, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, SCRATCH)
+
+    @classmethod
+    def of_ram(cls, ram: GuestRam) -> "Discardable":
+        """An emulated guest's RAM."""
+        accounted = ram.kind == "accounted"
+        pages = ram.size_bytes // PAGE_SIZE
+        return cls(ram.fd, 0, ram.view().words, accounted=accounted, pages=pages)
+
+    @classmethod
+    def of_memory(cls, region: MemoryRegion) -> "Discardable":
+        """A region that a guest has handed over, and keeps its descriptor and its mapping."""
+        assert region.fd is not None and region.memory is not None
+        pages = region.size_bytes // PAGE_SIZE
+        offset_bytes = region.fd_offset_bytes
+        return cls(region.fd, offset_bytes, region.memory, accounted=False, pages=pages)
+
+    def give_back(self, joined: npt.NDArray[Any]) -> int:
+        """Give joined ranges back; returns the bytes that were resident.  OSError if refused."""
+        if self._accounted:
+            return int(forget(self._words, joined, self._returned))
+        returned = punch(
+            self._fd,
+            self._offset_bytes,
+            self._words.ctypes.data,
+            joined,
+            self._returned,
+            self._resident,
+            self._scratch,
+        )
+        if returned < 0:
+            raise OSError("the system refused to punch a hole into the guest's memory")
+        return int(returned)
+
+    def still_gone_bytes(self) -> int:
+        """Of what was given back, the bytes that are not resident now."""
+        if self._accounted:
+            return int(count_still_forgotten(self._words, self._returned))
+        return int(count_still_gone(self._fd, self._offset_bytes, self._returned))
+
+
+class Discarder:
+    """Gives ranges of one guest's memory back.
+
+    regions:  by their index in the guest's address space; ranges of others are left alone
+    account:  HOST[1]
+    """
+
+    def __init__(self, regions: Mapping[int, Discardable], account: npt.NDArray[Any]) -> None:
+        self._regions = dict(regions)
+        self._account = account[0]
+
+    @classmethod
+    def of_ram(cls, ram: GuestRam, account: npt.NDArray[Any]) -> "Discarder":
+        """For an emulated guest: its RAM can be discarded, its rings cannot."""
+        return cls({RAM_REGION: Discardable.of_ram(ram)}, account)
 
     def discard(self, ranges: npt.NDArray[Any]) -> int:
         """Discard valid ranges of whole pages, DISCARD_RANGE[n]; returns the bytes that came back.
@@ -52,20 +122,15 @@ class Discarder:
         OSError if the system refuses: the file is sealed, or its file system knows no holes.
         """
         began_ns = time.monotonic_ns()
-        joined = join_adjacent(ranges)
-        if self._ram.kind == "memfd":
-            returned = int(
-                punch(
-                    self._ram.fd, self._words, joined, self._returned, self._resident, self._scratch
-                )
-            )
-            if returned < 0:
-                raise OSError("the system refused to punch a hole into the guest's memory")
-        else:
-            returned = int(forget(self._words, joined, self._returned))
+        returned = joined_ranges = 0
+        for index, region in self._regions.items():
+            joined = join_adjacent(ranges, index)
+            if len(joined):
+                returned += region.give_back(joined)
+                joined_ranges += len(joined)
         account = self._account
         account["requests"] += 1
-        account["ranges"] += len(joined)
+        account["ranges"] += joined_ranges
         account["claimed_bytes"] += int(ranges["length"].sum())
         account["returned_bytes"] += returned
         account["discard_ns"] += time.monotonic_ns() - began_ns
@@ -73,10 +138,9 @@ class Discarder:
 
     def settle(self) -> None:
         """Count what was returned and touched again.  Call it when the guest has stopped."""
-        fd = self._ram.fd if self._ram.kind == "memfd" else -1
-        gone = int(count_still_gone(fd, self._words, self._returned))
+        gone = sum(region.still_gone_bytes() for region in self._regions.values())
         self._account["refaulted_bytes"] = self._account["returned_bytes"] - gone
 
     def close(self) -> None:
-        """Drop the view of the guest's RAM."""
-        self._words = np.zeros(0, np.int64)
+        """Drop the views of the guest's memory."""
+        self._regions.clear()

@@ -68,18 +68,26 @@ def _resident_pages(fd: int, start: int, length: int, scratch: Any) -> int:
 
 @kernel(inner=True)
 def _note_resident(
-    fd: int, words: Any, first: int, end: int, returned: Any, vector: Any, scratch: Any
+    fd: int,
+    file_offset: int,
+    address: int,
+    first: int,
+    end: int,
+    returned: Any,
+    vector: Any,
+    scratch: Any,
 ) -> int:
     """Mark the resident ones of the pages `first` .. `end - 1` in `returned`; how many they are."""
-    found = _resident_pages(fd, first * PAGE_SIZE, (end - first) * PAGE_SIZE, scratch)
+    length = (end - first) * PAGE_SIZE
+    found = _resident_pages(fd, file_offset + first * PAGE_SIZE, length, scratch)
     if found == 0:
         return 0
     if found == end - first:
         for page in range(first, end):
             returned[page] = 1
         return found
-    where = i64(words.ctypes.data) + first * PAGE_SIZE
-    _syscall(_SYS_MINCORE, where, (end - first) * PAGE_SIZE, i64(vector.ctypes.data) + first, 0)
+    where = address + first * PAGE_SIZE
+    _syscall(_SYS_MINCORE, where, length, i64(vector.ctypes.data) + first, 0)
     found = i64(0)
     for page in range(first, end):
         resident = vector[page] & 1
@@ -89,12 +97,14 @@ def _note_resident(
 
 
 @kernel
-def punch(fd: int, words: Any, ranges: Any, returned: Any, vector: Any, scratch: Any) -> int:
-    """Punch DISCARD_RANGE[n] `ranges` out of a memfd that is mapped as `words`.
+def punch(
+    fd: int, file_offset: int, address: int, ranges: Any, returned: Any, vector: Any, scratch: Any
+) -> int:
+    """Punch DISCARD_RANGE[n] `ranges` out of a region that begins `file_offset` bytes into a file.
 
-    Marks the pages that were resident in `returned` (u1 a page).  `vector` (u1 a page) and
-    `scratch` (SCRATCH[SCRATCH_WORDS]) are for the kernel to write to.
-    Returns the bytes that were resident, or -1 if the system refused a discard.
+    Marks the pages that were resident in `returned` (u1 a page of the region, which is mapped at
+    `address`).  `vector` (u1 a page) and `scratch` (SCRATCH[SCRATCH_WORDS]) are for the kernel to
+    write to.  Returns the bytes that were resident, or -1 if the system refused a discard.
     """
     pages = i64(0)
     for index in range(len(ranges)):
@@ -102,8 +112,10 @@ def punch(fd: int, words: Any, ranges: Any, returned: Any, vector: Any, scratch:
         end = (start + length) // PAGE_SIZE
         for first in range(start // PAGE_SIZE, end, _COUNTED_PAGES):
             stop = min(first + _COUNTED_PAGES, end)
-            pages += _note_resident(fd, words, first, stop, returned, vector, scratch)
-        if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, start, length) != 0:
+            pages += _note_resident(
+                fd, file_offset, address, first, stop, returned, vector, scratch
+            )
+        if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, file_offset + start, length) != 0:
             return -1
     return pages * PAGE_SIZE
 
@@ -123,20 +135,26 @@ def forget(words: Any, ranges: Any, returned: Any) -> int:
 
 
 @kernel
-def count_still_gone(fd: int, words: Any, returned: Any) -> int:
-    """Bytes of pages that were returned and are not resident now; `fd` is -1 for accounted RAM."""
+def count_still_gone(fd: int, file_offset: int, returned: Any) -> int:
+    """Bytes of a region of a file that were returned and are not resident now."""
     gone = i64(0)
     pages = len(returned)
-    if fd < 0:
-        for page in range(pages):
-            gone += i64(returned[page] != 0 and words[page] == 0)
-        return gone * PAGE_SIZE
     for page in range(pages):
         gone += i64(returned[page])
-    at = _lseek(fd, 0, _SEEK_DATA)
-    while at >= 0:
+    at = _lseek(fd, file_offset, _SEEK_DATA)
+    while at >= 0 and (at - file_offset) // PAGE_SIZE < pages:
         hole = _lseek(fd, at, _SEEK_HOLE)
-        for page in range(at // PAGE_SIZE, min(hole // PAGE_SIZE, pages)):
+        first, end = (at - file_offset) // PAGE_SIZE, (hole - file_offset) // PAGE_SIZE
+        for page in range(first, min(end, pages)):
             gone -= i64(returned[page])
         at = _lseek(fd, hole, _SEEK_DATA)
+    return gone * PAGE_SIZE
+
+
+@kernel
+def count_still_forgotten(words: Any, returned: Any) -> int:
+    """The same for accounted RAM."""
+    gone = i64(0)
+    for page in range(len(returned)):
+        gone += i64(returned[page] != 0 and words[page] == 0)
     return gone * PAGE_SIZE

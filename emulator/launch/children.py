@@ -172,7 +172,7 @@ async def _guest_kernel(wires: Wires, machine: Machine, channel: Channel) -> Non
 
 
 async def _host(wires: Wires, machine: Machine, channel: Channel) -> None:
-    device, discarder = machine.device(wires), Discarder(machine.ram, machine.host)
+    device, discarder = machine.device(wires), Discarder.of_ram(machine.ram, machine.host)
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()

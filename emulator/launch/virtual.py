@@ -90,7 +90,7 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
     balloon = machine.balloon_task(mm, wires)
     guest_kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock, balloon)
     sampler = Sampler(machine.guest, machine.host, machine.ram)
-    discarder = Discarder(machine.ram, machine.host)
+    discarder = Discarder.of_ram(machine.ram, machine.host)
     try:
         async with trio.open_nursery() as outer:
             outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))

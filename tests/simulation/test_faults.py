@@ -44,7 +44,7 @@ class Rig:
         boot(self.mm, ram, guest.all_zones, thp=guest.thp, pageblock_order=order, virtual=True)
         self.clock = Clock(self.mm.kernel)
         self.kernel = GuestKernel(self.mm, machine.mechanism, machine.guest["hinting"], self.clock)
-        self.discarder = Discarder(machine.ram, machine.host)
+        self.discarder = Discarder.of_ram(machine.ram, machine.host)
         self.wires = {name: LocalNotifier() for name in machine.wire_names()}
         self.freed = self.wires["freed"]
         reporter = machine.reporter(self.wires)
