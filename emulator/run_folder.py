@@ -5,9 +5,11 @@
                               log.jsonl       phases and events as they happened, a line each
                               series.csv      a row a sample
                               summary.json    the figures; not there if the run did not end
+                              reports.csv     of a guest that is served over vhost-user: each range
+                                              that it reported, written while it runs
                               report.html     written by the report, not here
 
-Every file but the log is written under another name and renamed: it is whole, or not there.
+Every file but the logs is written under another name and renamed: it is whole, or not there.
 """
 
 import contextlib
@@ -37,8 +39,9 @@ MANIFEST: Final = "manifest.json"
 LOG: Final = "log.jsonl"
 SERIES: Final = "series.csv"
 SUMMARY: Final = "summary.json"
+REPORTS: Final = "reports.csv"
 REPORT: Final = "report.html"
-_FILES: Final = (SCENARIO, MANIFEST, LOG, SERIES, SUMMARY, REPORT)
+_FILES: Final = (SCENARIO, MANIFEST, LOG, SERIES, SUMMARY, REPORTS, REPORT)
 _SAME_SECOND_MAX: Final = 1000
 
 

@@ -110,6 +110,7 @@ class Discarder:
     def __init__(self, regions: Mapping[int, Discardable], account: npt.NDArray[Any]) -> None:
         self._regions = dict(regions)
         self._account = account[0]
+        self._returned_bytes = self._refaulted_bytes = 0
 
     @classmethod
     def of_ram(cls, ram: GuestRam, account: npt.NDArray[Any]) -> "Discarder":
@@ -133,13 +134,15 @@ class Discarder:
         account["ranges"] += joined_ranges
         account["claimed_bytes"] += int(ranges["length"].sum())
         account["returned_bytes"] += returned
+        self._returned_bytes += returned
         account["discard_ns"] += time.monotonic_ns() - began_ns
         return returned
 
     def settle(self) -> None:
         """Count what was returned and touched again.  Call it when the guest has stopped."""
         gone = sum(region.still_gone_bytes() for region in self._regions.values())
-        self._account["refaulted_bytes"] = self._account["returned_bytes"] - gone
+        before, self._refaulted_bytes = self._refaulted_bytes, self._returned_bytes - gone
+        self._account["refaulted_bytes"] += self._refaulted_bytes - before
 
     def close(self) -> None:
         """Drop the views of the guest's memory."""

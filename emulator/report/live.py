@@ -28,6 +28,7 @@ from emulator.summary import SeriesRow
 _DRAW_INTERVAL_S: Final = 1 / 8
 _LINE_INTERVAL_S: Final = 1.0
 _TRAIL_COLUMNS: Final = 40
+_ALWAYS: Final = ("host resident", "guest free", "reported")  # Other bars: where they are measured.
 
 Clock = Callable[[], float]
 
@@ -153,6 +154,8 @@ class PlainView:
             f"resident {size_text(row.resident_bytes)}, free {size_text(row.guest_free_bytes)}, "
             f"reported {size_text(row.guest_reported_bytes)}, reports {count_text(row.reports)}"
         )
+        if row.balloon_bytes is not None:
+            words += f", balloon {size_text(row.balloon_bytes)}"
         if self._rate.per_second is not None:
             words += f", {rate_text(self._rate.per_second)}"
         self._print(words)
@@ -258,8 +261,11 @@ class LiveView:
             ("host resident", row.resident_bytes, "cyan"),
             ("guest free", row.guest_free_bytes, "yellow"),
             ("reported", row.guest_reported_bytes, "magenta"),
+            ("page cache", row.page_cache_bytes, "green"),
+            ("balloon", row.balloon_bytes, "blue"),
         ):
-            bars.add_row(label, self._bar(size, style), size_text(size))
+            if size is not None or label in _ALWAYS:
+                bars.add_row(label, self._bar(size, style), size_text(size))
         curve = sparkline(self._trail.peaks(), self._full_bytes, self._blocks)
         bars.add_row("resident so far", Text(curve, "cyan"), "")
         counters = f"reports {count_text(row.reports)}   operations {count_text(row.operations)}"

@@ -1,0 +1,220 @@
+"""The balloon as a device behind a vhost-user socket: what a back-end serves a guest with.
+
+It is the device that emulated guests have (`devices/balloon`), and discards by the same code; only
+that the guest's memory, its features and its queues become known as its front-end tells of them,
+and are gone when it leaves.  What the host wishes, the target, outlives guests.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy.typing as npt
+import trio
+
+from devices.balloon.config_space import CONFIG_BYTES, ConfigSpace
+from devices.balloon.device import BalloonDevice
+from devices.balloon.device_task import poll_statistics, serve_queue
+from devices.balloon.features import queue_indices
+from devices.balloon.layout import (
+    BALLOON_CONFIG,
+    BALLOON_PAGE_SIZE,
+    DRIVER_FIELDS,
+    QUEUES,
+    REPORTING,
+    STATS,
+)
+from devices.memory.address_space import AddressSpace
+from devices.virtio.device_queue import DeviceQueue
+from devices.virtio.errors import DriverError
+from devices.virtio.notifier import Notifier
+from emulator.host.discard import Discardable, Discarder
+
+# Told of each report: when it came (trio's clock), guest addresses and lengths (u8[n] each), and
+# how many bytes came back.
+Reported = Callable[[float, npt.NDArray[Any], npt.NDArray[Any], int], None]
+
+
+def _ignore(at_s: float, addr: npt.NDArray[Any], length: npt.NDArray[Any], returned: int) -> None:
+    """Nobody wants to know."""
+
+
+class VhostUserBalloon:
+    """A balloon for one guest after another; `vhost_user.device.Device` for a back-end.
+
+    features:       what is offered
+    accounts:       HOST[2]: what reports gave back, and what the balloon did
+    stats_every_s:  how often a guest is asked for its figures; None: never
+    reported:       told of each report
+    leaving:        called when a guest leaves, while its memory can still be looked at
+    """
+
+    queues_max: Final = len(QUEUES)
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        accounts: npt.NDArray[Any],
+        stats_every_s: float | None = None,
+        reported: Reported = _ignore,
+        leaving: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.features: Final = features
+        self.config: Final = ConfigSpace()
+        self.balloon: BalloonDevice | None = None  # While a guest's driver is bound.
+        self.memory = AddressSpace([])
+        self._accounts = accounts
+        self._stats_every_s = stats_every_s
+        self._reported = reported
+        self._leaving = leaving
+        self._target_bytes: int | None = None
+        self._use_nothing()
+
+    # What a back-end asks of a device.
+
+    def read_config(self, offset: int, size: int) -> bytes | None:
+        """The configuration, as the driver may see it; None if there is no such part."""
+        return None if offset + size > CONFIG_BYTES else self.config.read(offset, size)
+
+    def write_config(self, offset: int, data: bytes, *, migration: bool) -> bool:
+        """Write what the driver may; a migration restores all of it."""
+        if offset + len(data) > CONFIG_BYTES:
+            return False
+        if not migration and not set(range(offset, offset + len(data))) <= _DRIVER_BYTES:
+            return False
+        if migration:
+            self.config.words.view("u1")[offset : offset + len(data)] = list(data)
+        else:
+            self.config.write(offset, data)
+        return True
+
+    def begin(self, memory: AddressSpace, features: int) -> None:
+        """A driver is bound."""
+        self.balloon = BalloonDevice(
+            {},
+            memory,
+            features=features,
+            config=self.config,
+            granule_bytes=_host_page_bytes(memory),
+        )
+        self._use(memory)
+
+    def replace_memory(self, memory: AddressSpace) -> None:
+        """The guest has gained or lost memory."""
+        if self.balloon is not None:
+            self.settle()
+            self.balloon.replace_memory(memory)
+            self._use(memory)
+
+    async def serve_queue(
+        self, index: int, queue: DeviceQueue, *, kick: Notifier, call: Notifier
+    ) -> None:
+        """Serve one queue until cancelled; DriverError if the driver broke the protocol."""
+        balloon = self.balloon
+        assert balloon is not None, "served before it has begun"
+        names = {number: name for name, number in queue_indices(balloon.features).items()}
+        if index not in names:
+            raise DriverError(f"queue {index} does not exist with the accepted features")
+        name = names[index]
+        balloon.attach_queue(name, queue)
+        try:
+            async with trio.open_nursery() as nursery:
+                if name == STATS and self._stats_every_s is not None:
+                    poll = partial(poll_statistics, call=call, every_s=self._stats_every_s)
+                    nursery.start_soon(poll, balloon)
+                discard = self._discard_report if name == REPORTING else self._discard_pages
+                await serve_queue(balloon, name, kick=kick, call=call, discard=discard)
+                nursery.cancel_scope.cancel()
+        finally:
+            if balloon.detach_queue(name):
+                call.notify()
+        raise DriverError(balloon.broken or "the device is broken")
+
+    def reset(self) -> None:
+        """The driver is gone; its memory is about to go."""
+        if self.balloon is None:
+            return
+        self._leaving()
+        self.settle()
+        self.balloon.reset()
+        self.balloon = None
+        self._use_nothing()
+
+    # What the host asks.
+
+    @property
+    def memory_bytes(self) -> int:
+        """All memory of the guest that is attached."""
+        return sum(region.size_bytes for region in self.memory.regions)
+
+    @property
+    def actual_bytes(self) -> int:
+        """What the driver says is in the balloon."""
+        return int(self.config.words[0]["actual"]) * BALLOON_PAGE_SIZE
+
+    @property
+    def target_bytes(self) -> int | None:
+        """What the guest is to be left with; None: all it has."""
+        return self._target_bytes
+
+    def set_target(self, target_bytes: int | None) -> None:
+        """Leave the guest with so much memory and have the rest in its balloon; None: nothing."""
+        self._target_bytes = target_bytes
+        if self.balloon is not None:
+            wanted = 0 if target_bytes is None else max(0, self.memory_bytes - target_bytes)
+            pages = wanted // BALLOON_PAGE_SIZE
+            self.balloon.set_target(min(pages, self.balloon.pages.size_pages))
+
+    def resident_bytes(self) -> int:
+        """What the host has behind the guest: blocks of all files that its memory lies in."""
+        found = [os.fstat(it.fd) for it in self.memory.regions if it.fd is not None]
+        return sum({(it.st_dev, it.st_ino): it.st_blocks * 512 for it in found}.values())
+
+    def settle(self) -> None:
+        """Count what was returned and touched again."""
+        self._reports.settle()
+        self._pages.settle()
+
+    def _use(self, memory: AddressSpace) -> None:
+        self.memory = memory
+        regions = [
+            {
+                index: Discardable.of_memory(region)
+                for index, region in enumerate(memory.regions)
+                if (region.guest_addr | region.fd_offset_bytes) % BALLOON_PAGE_SIZE == 0
+            }
+            for _ in self._accounts
+        ]
+        self._reports = Discarder(regions[0], self._accounts[:1])
+        self._pages = Discarder(regions[1], self._accounts[1:])
+        self.set_target(self._target_bytes)
+
+    def _use_nothing(self) -> None:
+        self._use(AddressSpace([]))
+
+    async def _discard_pages(self, ranges: npt.NDArray[Any]) -> None:
+        self._pages.discard(ranges)
+
+    async def _discard_report(self, ranges: npt.NDArray[Any]) -> None:
+        at_s = trio.current_time()
+        returned = self._reports.discard(ranges)
+        starts = self.memory.starts[ranges["region"]]
+        addresses = starts + ranges["offset"].astype("u8")
+        self._reported(at_s, addresses, ranges["length"].astype("u8"), returned)
+
+
+def _host_page_bytes(memory: AddressSpace) -> int:
+    """The least that a file behind the guest gives back: more than 4 KiB on hugetlbfs."""
+    files = [region.fd for region in memory.regions if region.fd is not None]
+    return max([BALLOON_PAGE_SIZE, *(os.fstatvfs(fd).f_bsize for fd in files)])
+
+
+def _driver_bytes() -> set[int]:
+    assert BALLOON_CONFIG.fields is not None
+    places = [BALLOON_CONFIG.fields[name][:2] for name in DRIVER_FIELDS]
+    return {at for dtype, start in places for at in range(start, start + dtype.itemsize)}
+
+
+_DRIVER_BYTES: Final = _driver_bytes()  # Of the configuration, those that it may write.

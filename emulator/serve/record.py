@@ -1,0 +1,169 @@
+"""What is known of a real guest from outside: samples while it runs, and figures when it has left.
+
+The guest's own words (statistics, `actual`) are telemetry: shown, never relied upon.  What its
+memory really occupies is asked of the system.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from devices.balloon.features import queue_indices
+from devices.balloon.layout import DEFLATE, INFLATE, STATS
+from emulator.config.units import PAGE_BYTES
+from emulator.host.layout import HOST
+from emulator.host.vhost_user_task import VhostUserBalloon
+from emulator.measure import host_figures
+from emulator.serve.report_log import ReportLog
+from emulator.summary import GuestFigures, HintingFigures, HostFigures, SeriesRow
+
+REPORTS_ACCOUNT: Final = 0
+BALLOON_ACCOUNT: Final = 1
+
+
+class Report(NamedTuple):
+    """One request of the guest's: what it claimed, and what of it came back."""
+
+    time_s: float
+    blocks: int
+    claimed_bytes: int
+    returned_bytes: int
+
+
+class Record:
+    """One guest's record.  `time_s` counts from its attaching, on trio's clock.
+
+    features:  offered to the guest
+    log:       where reported ranges are written; None: nowhere
+    """
+
+    def __init__(
+        self, *, features: int, stats_every_s: float | None, log: ReportLog | None = None
+    ) -> None:
+        self.accounts: Final[npt.NDArray[Any]] = np.zeros(2, HOST)
+        self.balloon: Final = VhostUserBalloon(
+            features=features,
+            accounts=self.accounts,
+            stats_every_s=stats_every_s,
+            reported=self._reported,
+            leaving=self._leaving,
+        )
+        self.rows: Final[list[SeriesRow]] = []
+        self.noted: Final[list[tuple[float, int]]] = []
+        self.reports: Final[list[Report]] = []
+        self.memory_bytes: int | None = None
+        self.figures: dict[str, Any] = {}  # Of the balloon, once the guest has left.
+        self._log = log
+        self._began_s: float | None = None
+        self._cpu_s = 0.0
+
+    def begin(self) -> None:
+        """The guest attaches now."""
+        self._began_s = trio.current_time()
+        self._cpu_s = time.process_time()
+
+    @property
+    def attached(self) -> bool:
+        """Whether a guest has attached, also if it has left."""
+        return self._began_s is not None
+
+    def since_s(self, at_s: float | None = None) -> float:
+        """Seconds since the guest attached, now or at a time of trio's clock."""
+        assert self._began_s is not None, "no guest has attached"
+        return (trio.current_time() if at_s is None else at_s) - self._began_s
+
+    def note(self) -> float:
+        """What is resident now, for the ends of phases; the time."""
+        time_s = self.since_s()
+        self.noted.append((time_s, self.balloon.resident_bytes()))
+        return time_s
+
+    def sample(self) -> SeriesRow:
+        """A row of the series, of now."""
+        said = self.statistics()
+        row = SeriesRow(
+            time_s=round(self.since_s(), 6),
+            resident_bytes=self.balloon.resident_bytes(),
+            guest_free_bytes=said.get("free_bytes"),
+            page_cache_bytes=said.get("caches_bytes"),
+            balloon_bytes=self.balloon.actual_bytes,
+            reports=len(self.reports),
+        )
+        self.rows.append(row)
+        self.noted.append((row.time_s, row.resident_bytes or 0))
+        if self._log is not None:
+            self._log.flush()
+        return row
+
+    def statistics(self) -> Mapping[str, int]:
+        """What the guest said last of itself, by `STATS_TAGS`; nothing, if it has not."""
+        device = self.balloon.balloon
+        if device is None or STATS not in queue_indices(device.features):
+            return {}
+        latest: Mapping[str, int] = device.statistics(STATS).latest
+        return latest
+
+    def status(self) -> dict[str, Any]:
+        """Everything as it is now."""
+        balloon, reports = self.balloon, self.accounts[REPORTS_ACCOUNT]
+        return {
+            "attached": balloon.balloon is not None,
+            "memory_bytes": balloon.memory_bytes,
+            "resident_bytes": balloon.resident_bytes(),
+            "target_bytes": balloon.target_bytes,
+            "balloon_bytes": balloon.actual_bytes,
+            "reports": len(self.reports),
+            "claimed_bytes": int(reports["claimed_bytes"]),
+            "returned_bytes": int(reports["returned_bytes"]),
+            "statistics": dict(self.statistics()),
+        }
+
+    def guest_figures(self) -> GuestFigures:
+        """The guest as it was handed over."""
+        return GuestFigures(memory_bytes=self.memory_bytes)
+
+    def host_figures(self) -> HostFigures:
+        """Residency over the run, and our CPU time."""
+        if not self.rows:
+            return HostFigures()
+        return host_figures(self.rows, time.process_time() - self._cpu_s)
+
+    def hinting_figures(self) -> HintingFigures:
+        """What was reported, and what came back; when a block was freed is the guest's secret."""
+        account = self.accounts[REPORTS_ACCOUNT]
+        returned, refaulted = int(account["returned_bytes"]), int(account["refaulted_bytes"])
+        return HintingFigures(
+            reports=len(self.reports),
+            blocks=sum(report.blocks for report in self.reports),
+            claimed_bytes=int(account["claimed_bytes"]),
+            returned_bytes=returned,
+            refaulted_bytes=refaulted,
+            regret=refaulted / returned if returned else None,
+        )
+
+    def _reported(
+        self, at_s: float, addr: npt.NDArray[Any], length: npt.NDArray[Any], returned: int
+    ) -> None:
+        time_s = self.since_s(at_s)
+        if self._log is not None:
+            self._log.add(time_s, len(self.reports), addr, length)
+        self.reports.append(Report(time_s, len(addr), int(length.sum()), returned))
+
+    def _leaving(self) -> None:
+        """The driver goes; its memory is still there."""
+        device = self.balloon.balloon
+        assert device is not None
+        self.memory_bytes = self.balloon.memory_bytes
+        account = self.accounts[BALLOON_ACCOUNT]
+        self.figures = {
+            "balloon_bytes_end": self.balloon.actual_bytes,
+            "inflated_bytes": device.statistics(INFLATE).accepted * PAGE_BYTES,
+            "deflated_bytes": device.statistics(DEFLATE).accepted * PAGE_BYTES,
+            "inflated_returned_bytes": int(account["returned_bytes"]),
+            **{f"guest_{name}": value for name, value in self.statistics().items()},
+        }
+        self.sample()

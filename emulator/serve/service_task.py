@@ -1,0 +1,121 @@
+"""Serves one guest at a socket from its attaching to its leaving, and records it."""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from devices.balloon.layout import (
+    F_DEFLATE_ON_OOM,
+    F_FREE_PAGE_HINT,
+    F_MUST_TELL_HOST,
+    F_PAGE_POISON,
+    F_PAGE_REPORTING,
+    F_STATS_VQ,
+)
+from devices.vhost_user.socket_file import SocketFile
+from devices.vhost_user.transport import (
+    Attached,
+    Detached,
+    Event,
+    QueueStarted,
+    QueueStopped,
+    Server,
+    TurnedAway,
+)
+from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from emulator.config.units import write_size
+from emulator.observer import Observer
+from emulator.serve.record import Record
+
+RING_FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
+FEATURES: Final = {  # What a user may choose from.
+    "must_tell_host": F_MUST_TELL_HOST,
+    "stats": F_STATS_VQ,
+    "deflate_on_oom": F_DEFLATE_ON_OOM,
+    "free_page_hint": F_FREE_PAGE_HINT,
+    "page_poison": F_PAGE_POISON,
+    "page_reporting": F_PAGE_REPORTING,
+}
+FEATURES_DEFAULT: Final = ("must_tell_host", "stats", "deflate_on_oom", "page_reporting")
+
+
+def feature_bits(names: tuple[str, ...]) -> int:
+    """The bits of these features, with those of the ring that are always offered."""
+    return RING_FEATURES | sum(1 << FEATURES[name] for name in set(names))
+
+
+class Service:
+    """Serves one guest.
+
+    attached:    set once a guest has attached
+    left:        set once it has left
+    say_target:  told of the balloon's target; None: the observer, as the phase that goes on
+    on_attached: called when the guest attaches
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        observer: Observer,
+        *,
+        sample_s: float,
+        any_user: bool = False,
+        say_target: Callable[[str], None] | None = None,
+        on_attached: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.record: Final = record
+        self.attached: Final = trio.Event()
+        self.left: Final = trio.Event()
+        self.reason: str | None = None  # Why we hung up; None: the guest left by itself.
+        self._observer = observer
+        self._sample_s = sample_s
+        self._on_attached = on_attached
+        self._say_target = observer.phase if say_target is None else say_target
+        self._server = Server(record.balloon, observe=self._observe, any_user=any_user)
+        record.balloon.config.changed = self._tell_change
+
+    async def run(self, socket_file: SocketFile) -> None:
+        """Until a guest has come and gone; the series has its last row then."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sample_for_ever)
+            await self._server.serve(socket_file, guests_max=1)
+            await self.left.wait()
+            nursery.cancel_scope.cancel()
+
+    def set_target(self, target_bytes: int | None) -> None:
+        """Leave the guest with so much memory; None: with all."""
+        self.record.balloon.set_target(target_bytes)
+        said = "all of its memory" if target_bytes is None else write_size(target_bytes)
+        self._say_target(f"the guest may have {said}")
+
+    async def _sample_for_ever(self) -> None:
+        await self.attached.wait()
+        while True:
+            await trio.sleep(self._sample_s)
+            if self.record.balloon.balloon is not None:
+                self._observer.sample(self.record.sample())
+
+    def _tell_change(self) -> None:
+        if self._server.backend is not None:
+            self._server.backend.notify_config_changed()
+
+    def _observe(self, event: Event) -> None:
+        say = self._observer.event
+        match event:
+            case Attached(peer):
+                self.record.begin()
+                self.attached.set()
+                self._on_attached()
+                say(f"a guest has attached: process {peer.pid} of user {peer.uid}")
+                self.set_target(self.record.balloon.target_bytes)
+            case Detached(peer, reason):
+                self.reason = reason
+                self.left.set()
+                say("the guest has left" if reason is None else f"hung up on the guest: {reason}")
+            case TurnedAway(peer, reason):
+                say(f"process {peer.pid} was turned away: {reason}")
+            case QueueStopped(index, str(reason)):
+                say(f"queue {index} broke: {reason}")
+            case QueueStarted() | QueueStopped():
+                pass
