@@ -19,6 +19,10 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
     the time limit passed, an invariant does not hold).
     """
     require_machine()
+    if scenario.run.launcher == "uml":
+        from emulator.uml.run_task import run_uml
+
+        return run_uml(scenario, output=output, observer=observer)
     own = source_of(scenario.mechanism.name)
     if own is not None:  # Read when the first kernel is loaded, here and in the fork server.
         os.environ["EMULATOR_KERNELS"] = str(own)

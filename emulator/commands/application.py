@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 import click
 
 from emulator.commands.compare import compare_command
+from emulator.commands.guest import guest_group, vhost_user_command
 from emulator.commands.inspect import list_command, report_command, sysinfo_command
 from emulator.commands.measure import bench_command, scale_command
 from emulator.commands.run import replay_command, scenario_command
@@ -108,6 +109,8 @@ for _command in (
     replay_command,
     report_command,
     list_command,
+    guest_group,
+    vhost_user_command,
     bench_command,
     sysinfo_command,
 ):

@@ -84,8 +84,8 @@ def changing_options(command: F) -> F:
         ),
         click.option(
             "--launcher",
-            type=click.Choice(["processes", "virtual"]),
-            help="Real processes in real time, or one process in virtual time.",
+            type=click.Choice(["processes", "virtual", "uml"]),
+            help="Real processes in real time, one process in virtual time, or a real Linux.",
         ),
         click.option("--memory", type=Size(), help="The guest's memory, such as 4G."),
     ):

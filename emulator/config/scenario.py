@@ -155,9 +155,10 @@ class BalloonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the scenario is run: by processes in real time, or in virtual time from a seed."""
+    """How the scenario is run: by processes in real time, or in virtual time from a seed; or by a
+    real Linux, which then is the guest (User-Mode Linux)."""
 
-    launcher: Literal["processes", "virtual"] = "processes"
+    launcher: Literal["processes", "virtual", "uml"] = "processes"
     seed: int = 1
     sample_s: float = 0.1
     time_limit_s: float | None = None

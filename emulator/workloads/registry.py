@@ -20,6 +20,7 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "trickle": f"{_HERE}.trickle:Trickle",
     "ageing": f"{_HERE}.ageing:Ageing",
     "migrate": f"{_HERE}.migrate:Migrate",
+    "uml_memhog": f"{_HERE}.uml_memhog:UmlMemhog",
 }
 
 

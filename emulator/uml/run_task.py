@@ -1,0 +1,149 @@
+"""Runs a scenario in a real Linux guest, whose balloon is ours."""
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from devices.vhost_user.socket_file import SocketFile
+from emulator.config.scenario import Scenario
+from emulator.errors import ConfigError, RunFailed
+from emulator.guest.hinting.mechanisms.page_reporting import PageReporting
+from emulator.host.rehearsal import rehearse
+from emulator.launch.failure import first_cause
+from emulator.machine import load_parts
+from emulator.observer import Observer
+from emulator.run_folder import REPORTS
+from emulator.serve.record import Record
+from emulator.serve.report_log import ReportLog
+from emulator.serve.service_task import FEATURES_DEFAULT, Service, feature_bits
+from emulator.summary import CostFigures, OracleFigures, Summary
+from emulator.uml.guest_process import UmlGuest, run_guest
+from emulator.uml.memhog_task import MemhogRun
+from emulator.uml.packages import Packages
+from emulator.workloads.uml_memhog import UmlMemhog
+
+_STATS_EVERY_S: Final = 1.0
+_STEP_S_MAX: Final = 120.0  # Of filling, freeing, booting: each takes a few seconds at most.
+_REPORTING: Final = "page_reporting"
+
+
+def run_uml(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
+    """Run a scenario of workload `uml_memhog` to its end; `reports.csv` is written to `output`.
+
+    Raises ConfigError for what no real guest can do, MachineLacks that names the packages to
+    install, RunFailed if the guest ended or took too long.
+    """
+    mechanism, workload = load_parts(scenario)
+    if not isinstance(workload, UmlMemhog):
+        where = scenario.where("workload")
+        raise ConfigError(f"{where}.kind: a real Linux guest can run uml_memhog only")
+    if scenario.guest.vcpus != 1:
+        raise ConfigError(f"{scenario.where('guest')}.vcpus: User-Mode Linux has 1")
+    offered = [name for name in FEATURES_DEFAULT if name != _REPORTING]
+    parameters: tuple[str, ...] = ()
+    if isinstance(mechanism, PageReporting):
+        offered.append(_REPORTING)
+        parameters = _kernel_parameters(scenario, mechanism)
+    elif mechanism.name != "off":
+        where = scenario.where("mechanism")
+        raise ConfigError(f"{where}.name: a real Linux guest has page_reporting, or off")
+    packages = Packages.find()
+    try:
+        return trio.run(
+            _run,
+            scenario,
+            workload,
+            packages,
+            feature_bits(tuple(offered)),
+            parameters,
+            output,
+            observer,
+            restrict_keyboard_interrupt_to_checkpoints=True,
+        )
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from None
+
+
+def _kernel_parameters(scenario: Scenario, mechanism: PageReporting) -> tuple[str, ...]:
+    """The order can be chosen; all else is the kernel's."""
+    if mechanism != PageReporting(order=mechanism.order):
+        where = scenario.where("mechanism")
+        raise ConfigError(f"{where}: in a real Linux guest only the order can be chosen")
+    if mechanism.order is None:
+        return ()
+    return (f"page_reporting.page_reporting_order={mechanism.order}",)
+
+
+async def _run(
+    scenario: Scenario,
+    workload: UmlMemhog,
+    packages: Packages,
+    features: int,
+    parameters: tuple[str, ...],
+    output: Path,
+    observer: Observer,
+) -> Summary:
+    began_s = trio.current_time()
+    usual_s = workload.delay_s + workload.iterations * (workload.idle_s + _STEP_S_MAX)
+    limit_s = scenario.run.time_limit_s or usual_s + 2 * _STEP_S_MAX
+    with ReportLog(output / REPORTS) as log, _PrivateSocket() as socket_file:
+        record = Record(features=features, stats_every_s=_STATS_EVERY_S, log=log)
+        rehearse()
+        service = Service(
+            record,
+            observer,
+            sample_s=scenario.run.sample_s,
+            say_target=observer.event,
+            on_attached=socket_file.close,  # Nobody else is to come.
+        )
+        hog = MemhogRun(workload, service, observer)
+        with trio.move_on_after(limit_s) as limit:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.run, socket_file)
+                observer.phase(f"booting Linux {packages.release}")
+                async with run_guest(
+                    packages,
+                    memory_bytes=scenario.guest.memory_bytes,
+                    socket=socket_file.path,
+                    parameters=parameters,
+                ) as guest:
+                    await _live(guest, hog)
+                await service.left.wait()
+    if limit.cancelled_caught:
+        raise RunFailed(f"the guest took longer than {limit_s:g} s (run.time_limit)")
+    if service.reason is not None:
+        raise RunFailed(f"the guest's device was taken away: {service.reason}")
+    return Summary(
+        scenario=scenario.name,
+        mechanism=scenario.mechanism.name,
+        launcher=scenario.run.launcher,
+        seed=scenario.run.seed,
+        wall_s=trio.current_time() - began_s,
+        guest=record.guest_figures(),
+        host=record.host_figures(),
+        hinting=record.hinting_figures(),
+        cost=CostFigures(),
+        oracle=OracleFigures(pages_checked=hog.pages_checked, violations=hog.violations),
+        workload=hog.figures(),
+        phases=hog.phases(),
+    )
+
+
+async def _live(guest: UmlGuest, hog: MemhogRun) -> None:
+    await hog.run(guest)
+    await guest.power_off()
+
+
+class _PrivateSocket(SocketFile):
+    """A socket in a folder of its own, which goes with it."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="emulator-")
+        super().__init__(Path(self._folder.name) / "balloon")
+
+    def close(self) -> None:
+        """Remove both; once is enough."""
+        super().close()
+        self._folder.cleanup()
