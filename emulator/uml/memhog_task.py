@@ -10,7 +10,7 @@ import trio
 from emulator.config.units import PAGE_BYTES
 from emulator.errors import RunFailed
 from emulator.observer import Observer
-from emulator.serve.record import Report
+from emulator.serve.record import REPORTS_ACCOUNT, Report
 from emulator.serve.service_task import Service
 from emulator.summary import Phase
 from emulator.uml.guest_process import Mark, UmlGuest
@@ -51,6 +51,7 @@ class MemhogRun:
     def __init__(self, workload: UmlMemhog, service: Service, observer: Observer) -> None:
         self.iterations: Final[list[Iteration]] = []
         self.facts: MemoryFacts | None = None
+        self.started_s: float | None = None  # The guest was up.
         self.pages_checked: int | None = None
         self.violations: int | None = None
         self._workload = workload
@@ -67,6 +68,7 @@ class MemhogRun:
         started = await guest.wait_mark("start")
         self._observer.event(f"Linux {' '.join(started.words[1:])} is up")
         self._phase("start")
+        self.started_s = self._record.since_s(started.at_s)
         kept = await guest.ask(f"keep {workload.keep_bytes >> 20}", "checksum")
         self.facts = await ask_facts(guest)
         await trio.sleep(workload.delay_s)
@@ -82,6 +84,17 @@ class MemhogRun:
         self.pages_checked = workload.keep_bytes // PAGE_BYTES
         self.violations = int(found.words != kept.words)  # At least so many.
         self._phase("")
+
+    @property
+    def idle_s(self) -> float:
+        """How long it idles after each free."""
+        return self._workload.idle_s
+
+    @property
+    def discard_bytes_per_s(self) -> float:
+        """How fast what it reported was given back."""
+        account = self._record.accounts[REPORTS_ACCOUNT]
+        return float(account["returned_bytes"]) * 1e9 / max(1, int(account["discard_ns"]))
 
     def figures(self) -> dict[str, Any]:
         """What is particular to this workload."""

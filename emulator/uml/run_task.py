@@ -30,7 +30,15 @@ _REPORTING: Final = "page_reporting"
 
 
 def run_uml(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
-    """Run a scenario of workload `uml_memhog` to its end; `reports.csv` is written to `output`.
+    """Run a scenario of workload `uml_memhog` to its end; see `observe_uml`."""
+    summary, _ = observe_uml(scenario, output=output, observer=observer)
+    return summary
+
+
+def observe_uml(
+    scenario: Scenario, *, output: Path, observer: Observer
+) -> tuple[Summary, MemhogRun]:
+    """Run it, and say also what was seen; `reports.csv` is written to `output`.
 
     Raises ConfigError for what no real guest can do, MachineLacks that names the packages to
     install, RunFailed if the guest ended or took too long.
@@ -84,7 +92,7 @@ async def _run(
     parameters: tuple[str, ...],
     output: Path,
     observer: Observer,
-) -> Summary:
+) -> tuple[Summary, MemhogRun]:
     began_s = trio.current_time()
     usual_s = workload.delay_s + workload.iterations * (workload.idle_s + _STEP_S_MAX)
     limit_s = scenario.run.time_limit_s or usual_s + 2 * _STEP_S_MAX
@@ -115,7 +123,7 @@ async def _run(
         raise RunFailed(f"the guest took longer than {limit_s:g} s (run.time_limit)")
     if service.reason is not None:
         raise RunFailed(f"the guest's device was taken away: {service.reason}")
-    return Summary(
+    summary = Summary(
         scenario=scenario.name,
         mechanism=scenario.mechanism.name,
         launcher=scenario.run.launcher,
@@ -129,6 +137,7 @@ async def _run(
         workload=hog.figures(),
         phases=hog.phases(),
     )
+    return summary, hog
 
 
 async def _live(guest: UmlGuest, hog: MemhogRun) -> None:

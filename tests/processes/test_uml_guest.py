@@ -13,6 +13,7 @@ from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
 from emulator.runner import run
 from emulator.summary import SeriesRow, Summary, check
+from emulator.uml.truth import check_truth
 from tests.processes.test_keeper import assert_gone
 from tests.support.uml import needs_uml
 
@@ -101,3 +102,13 @@ def test_nothing_is_left_behind_however_it_ends(tmp_path: Path, ending: signal.S
         process.wait(timeout=20)
     assert_gone(below)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_emulated_guest_reports_as_a_real_one(tmp_path: Path) -> None:
+    truth = check_truth(
+        load_scenario("uml_memhog", [*SHORT, "workload.iterations=2", "workload.balloon=0MiB"]),
+        output=tmp_path,
+        observer=NullObserver(),
+    )
+    assert [len(pair.real.times_s) for pair in truth.pairs] == [2, 2]
+    assert truth.holds, truth.pairs
