@@ -43,7 +43,7 @@ from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from devices.virtio.notifier import Notifier
 from devices.virtio.queue_layout import QueueLayout, QueueViews
 from emulator.config.scenario import BalloonConfig, Scenario
-from emulator.errors import MachineLacks
+from emulator.errors import ConfigError, MachineLacks
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.balloon.task import BalloonTask
@@ -131,6 +131,7 @@ class Machine:
         """As `create`, with parts that are made already."""
         prepared = workload.prepare(scenario, say)
         balloon = balloon_of(scenario, mechanism)
+        _check_transport(scenario, _queue_layouts(mechanism, balloon))
         layouts = {
             "guest": guest_layout(
                 scenario.guest,
@@ -370,3 +371,14 @@ def _features(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
         features |= 1 << F_MUST_TELL_HOST | 1 << F_STATS_VQ
         features |= balloon.deflate_on_oom << F_DEFLATE_ON_OOM
     return features
+
+
+def _check_transport(scenario: Scenario, queues: Mapping[str, QueueLayout]) -> None:
+    """Raise ConfigError for what an emulated guest does not do over vhost-user."""
+    if scenario.run.transport != "vhost-user":
+        return
+    where = f"{scenario.where('run')}.transport: vhost-user"
+    if set(queues) != {REPORTING}:
+        raise ConfigError(f"{where} is for a mechanism that reports, and no [balloon]")
+    if scenario.guest.ram != "memfd":
+        raise ConfigError(f'{where} hands memory over, so that guest.ram must be "memfd"')

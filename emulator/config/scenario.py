@@ -156,9 +156,14 @@ class BalloonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the scenario is run: by processes in real time, or in virtual time from a seed; or by a
-    real Linux, which then is the guest (User-Mode Linux)."""
+    real Linux, which then is the guest (User-Mode Linux).
+
+    `transport`: how guest and host processes share the balloon's queue: a segment that both attach
+    to, or the messages and descriptors of vhost-user, as with a real guest.
+    """
 
     launcher: Literal["processes", "virtual", "uml"] = "processes"
+    transport: Literal["shared", "vhost-user"] = "shared"
     seed: int = 1
     sample_s: float = 0.1
     time_limit_s: float | None = None
@@ -166,6 +171,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= _SEED_MAX:
             raise ValueError(f"seed: {self.seed} will not do; use 0 to {_SEED_MAX}")
+        if self.transport == "vhost-user" and self.launcher == "virtual":
+            raise ValueError('transport: vhost-user is for processes; use launcher = "processes"')
         if self.sample_s < _SAMPLE_S_MIN:
             raise ValueError(f"sample: {self.sample_s}s will not do; use 1ms or more")
         if self.time_limit_s is not None and self.time_limit_s <= 0:

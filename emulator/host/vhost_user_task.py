@@ -6,10 +6,12 @@ and are gone when it leaves.  What the host wishes, the target, outlives guests.
 """
 
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import trio
 
@@ -26,10 +28,13 @@ from devices.balloon.layout import (
     STATS,
 )
 from devices.memory.address_space import AddressSpace
+from devices.vhost_user.transport import Detached, Event, QueueStopped, Server
 from devices.virtio.device_queue import DeviceQueue
 from devices.virtio.errors import DriverError
 from devices.virtio.notifier import Notifier
+from emulator.errors import RunFailed
 from emulator.host.discard import Discardable, Discarder
+from emulator.host.layout import HOST
 
 # Told of each report: when it came (trio's clock), guest addresses and lengths (u8[n] each), and
 # how many bytes came back.
@@ -44,7 +49,7 @@ class VhostUserBalloon:
     """A balloon for one guest after another; `vhost_user.device.Device` for a back-end.
 
     features:       what is offered
-    accounts:       HOST[2]: what reports gave back, and what the balloon did
+    reports, pages: HOST[1] each: what reports gave back, and what the balloon did
     stats_every_s:  how often a guest is asked for its figures; None: never
     reported:       told of each report
     leaving:        called when a guest leaves, while its memory can still be looked at
@@ -56,7 +61,8 @@ class VhostUserBalloon:
         self,
         *,
         features: int,
-        accounts: npt.NDArray[Any],
+        reports: npt.NDArray[Any],
+        pages: npt.NDArray[Any],
         stats_every_s: float | None = None,
         reported: Reported = _ignore,
         leaving: Callable[[], None] = lambda: None,
@@ -65,7 +71,7 @@ class VhostUserBalloon:
         self.config: Final = ConfigSpace()
         self.balloon: BalloonDevice | None = None  # While a guest's driver is bound.
         self.memory = AddressSpace([])
-        self._accounts = accounts
+        self._accounts = (reports, pages)
         self._stats_every_s = stats_every_s
         self._reported = reported
         self._leaving = leaving
@@ -187,8 +193,7 @@ class VhostUserBalloon:
             }
             for _ in self._accounts
         ]
-        self._reports = Discarder(regions[0], self._accounts[:1])
-        self._pages = Discarder(regions[1], self._accounts[1:])
+        self._reports, self._pages = map(Discarder, regions, self._accounts)
         self.set_target(self._target_bytes)
 
     def _use_nothing(self) -> None:
@@ -203,6 +208,34 @@ class VhostUserBalloon:
         starts = self.memory.starts[ranges["region"]]
         addresses = starts + ranges["offset"].astype("u8")
         self._reported(at_s, addresses, ranges["length"].astype("u8"), returned)
+
+
+async def serve_emulated_guest(
+    stream: socket.socket, account: npt.NDArray[Any], *, features: int
+) -> None:
+    """Serve the guest at the other end of a connected socket until it leaves.
+
+    account:  HOST[1]
+    Raises RunFailed if it breaks the protocol: nothing more of its memory is touched then.
+    """
+
+    def leaving() -> None:
+        device = balloon.balloon
+        assert device is not None
+        seen = device.statistics(REPORTING)
+        account[0]["bad_elements"] = seen.elements - seen.accepted
+
+    def observe(event: Event) -> None:
+        match event:
+            case QueueStopped(_, str(reason)) | Detached(_, str(reason)):
+                account[0]["broken"] = 1
+                raise RunFailed(f"the guest broke its balloon device: {reason}")
+            case _:
+                pass
+
+    pages = np.zeros(1, HOST)
+    balloon = VhostUserBalloon(features=features, reports=account, pages=pages, leaving=leaving)
+    await Server(balloon, observe=observe).serve_stream(stream)
 
 
 def _host_page_bytes(memory: AddressSpace) -> int:

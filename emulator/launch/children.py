@@ -9,21 +9,29 @@ import ctypes
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Final
 
 import trio
 
+from devices.balloon.driver_task import FreePageReporter
+from devices.balloon.features import queue_indices
+from devices.balloon.layout import REPORTING
 from devices.virtio.notifier import EventfdNotifier
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
+from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
+from emulator.guest.vhost_user_task import vhost_user_reporter
 from emulator.host.discard import Discarder
+from emulator.host.rehearsal import rehearse
 from emulator.host.task import serve_guest
+from emulator.host.vhost_user_task import serve_emulated_guest
 from emulator.launch.balloon import manage_machine
 from emulator.launch.channel import Channel
 from emulator.launch.child import Passed
@@ -31,11 +39,13 @@ from emulator.launch.failure import describe
 from emulator.launch.fork_server_process import SUPERVISOR_GONE
 from emulator.launch.migration import migration_task
 from emulator.machine import Handle, Machine, Wires
+from emulator.memory_map import queue_guest_addr
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 Work = Callable[[Machine, Channel], Awaitable[None]]
+Connect = Callable[[Machine, Wires], AbstractAsyncContextManager[FreePageReporter | FreePageHinter]]
 PassedWires = Mapping[str, Passed]
 
 
@@ -49,7 +59,7 @@ def vcpu_main(
 
 def guest_kernel_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires) -> None:
     """The guest's kernel."""
-    work = partial(_guest_kernel, _notifiers(wires))
+    work = partial(_guest_kernel, _attached_reporter, _notifiers(wires))
     child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
@@ -57,6 +67,23 @@ def host_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWire
     """The host."""
     work = partial(_host, _notifiers(wires))
     child_main("host", end, handle, ram, ("ring", "host", "vmm"), work)
+
+
+def vhost_user_guest_kernel_main(
+    end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires, front_end: Passed
+) -> None:
+    """The guest's kernel, as a vhost-user front-end."""
+    connect = partial(_connected_reporter, socket.socket(fileno=front_end.detach()))
+    work = partial(_guest_kernel, connect, _notifiers(wires))
+    child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
+
+
+def vhost_user_host_main(
+    end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires, back_end: Passed
+) -> None:
+    """The host, as a vhost-user back-end: what it knows of the guest's memory comes by message."""
+    work = partial(_vhost_user_host, socket.socket(fileno=back_end.detach()))
+    child_main("host", end, handle, ram, ("host",), work)
 
 
 def _notifiers(wires: PassedWires) -> Wires:
@@ -137,7 +164,25 @@ async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) ->
     await channel.send(kind="done")
 
 
-async def _guest_kernel(wires: Wires, machine: Machine, channel: Channel) -> None:
+@asynccontextmanager
+async def _attached_reporter(
+    machine: Machine, wires: Wires
+) -> AsyncIterator[FreePageReporter | FreePageHinter]:
+    yield machine.reporter(wires)
+
+
+@asynccontextmanager
+async def _connected_reporter(
+    stream: socket.socket, machine: Machine, wires: Wires
+) -> AsyncIterator[FreePageReporter | FreePageHinter]:
+    layout, features = machine.queue_layouts[REPORTING], machine.features
+    ring_addr = queue_guest_addr(queue_indices(features)[REPORTING])
+    connected = vhost_user_reporter(stream, machine.ram, layout, ring_addr, features=features)
+    async with connected as reporter:
+        yield reporter
+
+
+async def _guest_kernel(connect: Connect, wires: Wires, machine: Machine, channel: Channel) -> None:
     mm, guest = machine.memory(), machine.scenario.guest
     boot(
         mm,
@@ -147,7 +192,14 @@ async def _guest_kernel(wires: Wires, machine: Machine, channel: Channel) -> Non
         pageblock_order=guest.pageblock_order,
         virtual=False,
     )
-    reporter = machine.reporter(wires)
+    async with connect(machine, wires) as reporter:
+        await _hint_and_balloon(reporter, wires, machine, channel)
+
+
+async def _hint_and_balloon(
+    reporter: FreePageReporter | FreePageHinter, wires: Wires, machine: Machine, channel: Channel
+) -> None:
+    mm = machine.memory()
     balloon = machine.balloon_task(mm, wires)
     stats = None if balloon is None else machine.stats_driver()
     if not await ready_and_go(channel):
@@ -190,3 +242,15 @@ async def _host(wires: Wires, machine: Machine, channel: Channel) -> None:
         discarder.settle()
         await channel.send(kind="done", cpu_s=cpu_s)
     discarder.close()
+
+
+async def _vhost_user_host(stream: socket.socket, machine: Machine, channel: Channel) -> None:
+    rehearse()
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_emulated_guest, features=machine.features)
+        nursery.start_soon(serve, stream, machine.host)
+        began_cpu_s = _cpu_s()
+        stopped = await ready_and_go(channel) and await channel.receive() is not None
+        nursery.cancel_scope.cancel()
+    if stopped:
+        await channel.send(kind="done", cpu_s=_cpu_s() - began_cpu_s)

@@ -9,6 +9,7 @@ child ends when its channel does, and the fork server's death is a child's.
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -94,14 +95,22 @@ class Supervisor:
             self._children.append(child)
             return child
 
-        return (
-            start("host", children.host_main),
-            start("guest kernel", children.guest_kernel_main),
-            [
-                start(f"vCPU {index}", children.vcpu_main, index)
-                for index in range(self._machine.scenario.guest.vcpus)
-            ],
-        )
+        if self._machine.scenario.run.transport == "vhost-user":
+            front, back = socket.socketpair()
+            with front, back:  # Each child gets a duplicate of its own.
+                host = start("host", children.vhost_user_host_main, Passed(back.fileno()))
+                front_end = Passed(front.fileno())
+                guest_kernel = start(
+                    "guest kernel", children.vhost_user_guest_kernel_main, front_end
+                )
+        else:
+            host = start("host", children.host_main)
+            guest_kernel = start("guest kernel", children.guest_kernel_main)
+        vcpus = [
+            start(f"vCPU {index}", children.vcpu_main, index)
+            for index in range(self._machine.scenario.guest.vcpus)
+        ]
+        return host, guest_kernel, vcpus
 
     async def _run(
         self, host: Child, guest_kernel: Child, vcpus: list[Child], freed: EventfdNotifier

@@ -47,7 +47,8 @@ class Record:
         self.accounts: Final[npt.NDArray[Any]] = np.zeros(2, HOST)
         self.balloon: Final = VhostUserBalloon(
             features=features,
-            accounts=self.accounts,
+            reports=self.accounts[:1],
+            pages=self.accounts[1:],
             stats_every_s=stats_every_s,
             reported=self._reported,
             leaving=self._leaving,
