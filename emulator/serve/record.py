@@ -96,8 +96,6 @@ class Record:
         )
         self.rows.append(row)
         self.noted.append((row.time_s, row.resident_bytes or 0))
-        if self._log is not None:
-            self._log.flush()
         return row
 
     def statistics(self) -> Mapping[str, int]:

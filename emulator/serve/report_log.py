@@ -6,8 +6,9 @@ addr      guest-physical address, bytes
 len       bytes
 """
 
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self
 
 import numpy.typing as npt
 
@@ -22,7 +23,7 @@ class ReportLog:
     def __init__(self, path: Path) -> None:
         """Raises ConfigError if the file cannot be written."""
         try:
-            self._file: TextIO | None = path.open("w", encoding="ascii")
+            self._file: FileIO | None = path.open("wb", buffering=0)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
         self._write(f"{HEADER}\n")
@@ -35,26 +36,21 @@ class ReportLog:
         ranges = zip(addr.tolist(), length.tolist(), strict=True)
         self._write("".join(f"{start},{at},{size}\n" for at, size in ranges))
 
-    def flush(self) -> None:
-        """Hand what was written to the system."""
-        if self._file is not None:
-            self._on_file(self._file.flush)
+    def close(self) -> None:
+        """Close the file; once is enough."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _write(self, text: str) -> None:
-        file = self._file
-        if file is not None:
-            self._on_file(lambda: file.write(text))
-
-    def _on_file(self, act: Any) -> None:
-        """A full disk must not end the guest's service; the file ends there."""
         try:
-            act()
-        except OSError:
-            self._file = None
+            if self._file is not None:
+                self._file.write(text.encode())
+        except OSError:  # A full disk must not end the guest's service; the file ends here.
+            self.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._on_file(self._file.close)
+        self.close()
