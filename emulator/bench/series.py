@@ -150,6 +150,22 @@ SERIES: Final = (
         compared_to=Compared("plain Python", 214e3, "one regular expression a line"),
     ),
     Series(
+        name="vhost_user.report_overhead_us",
+        unit="us",
+        measure=f"{_HERE}.vhost_user_task:measure_report",
+        how="from kick to acknowledgement of a report of 32 blocks of 4 MiB, none adjacent, over "
+        "vhost-user, both halves tasks of one process; less a bare loop of the same discards",
+        at_most=200,
+    ),
+    Series(
+        name="vhost_user.idle_cpu_percent",
+        unit="%",
+        measure=f"{_HERE}.vhost_user_task:measure_idle",
+        how="CPU time of `python -m emulator vhost-user`, samples included, while a guest is "
+        "attached that does nothing; percent of one CPU over 3 s",
+        at_most=1,
+    ),
+    Series(
         name="start.warm_s",
         unit="s",
         measure=f"{_HERE}.commands:measure_warm_start",

@@ -17,6 +17,7 @@ CONTRACT = (
     *("guest.init_80gib_ms", "guest.metadata_bytes_per_page"),
     *("reclaim.ratio_to_raw", "hinting.page_fault1_ratio"),
     *("replay.events_per_s", "replay.parse_lines_per_s"),
+    *("vhost_user.report_overhead_us", "vhost_user.idle_cpu_percent"),
     *("start.warm_s", "start.cold_s"),
     *("memory.memhog_80gib_s", "memory.memhog_80gib_peak_bytes"),
 )
