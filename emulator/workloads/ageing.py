@@ -88,6 +88,7 @@ class Ageing:
         life = _Life(self, vcpu, arrays["free_blocks"])
         await vcpu.barrier()
         life.begin()
+        await vcpu.barrier()  # Nobody is born before that.
         half, left = self.period_s / 2, self.duration_s
         for number in itertools.count():
             busy = number % 2 == 0
