@@ -155,15 +155,10 @@ class BalloonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the scenario is run: by processes in real time, or in virtual time from a seed; or by a
-    real Linux, which then is the guest (User-Mode Linux).
-
-    `transport`: how guest and host processes share the balloon's queue: a segment that both attach
-    to, or the messages and descriptors of vhost-user, as with a real guest.
-    """
+    """How it is run: by processes in real time, in virtual time from a seed, or by a real Linux."""
 
     launcher: Literal["processes", "virtual", "uml"] = "processes"
-    transport: Literal["shared", "vhost-user"] = "shared"
+    transport: Literal["shared", "vhost-user"] = "shared"  # Of the queues, between processes.
     seed: int = 1
     sample_s: float = 0.1
     time_limit_s: float | None = None
