@@ -191,9 +191,10 @@ def _huge_pages() -> list[Check]:
 
 def _programs() -> list[Check]:
     checks = []
-    for program in ("linux.uml", "busybox"):
+    packages = {"linux.uml": "user-mode-linux", "busybox": "busybox-static"}
+    for program, package in packages.items():
         path = shutil.which(program)
-        remedy = "optional: only to serve a real Linux guest over vhost-user"
+        remedy = f"optional: apt-get install {package}, only for `guest uml`"
         checks.append(Check(program, path or "not found", bool(path), remedy, required=False))
     return checks
 

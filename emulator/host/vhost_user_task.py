@@ -23,6 +23,7 @@ from devices.balloon.layout import (
     BALLOON_CONFIG,
     BALLOON_PAGE_SIZE,
     DRIVER_FIELDS,
+    INFLATE,
     QUEUES,
     REPORTING,
     STATS,
@@ -76,6 +77,10 @@ class VhostUserBalloon:
         self._reported = reported
         self._leaving = leaving
         self._target_bytes: int | None = None
+        self._discards: Final = {
+            REPORTING: self._discard_report,
+            INFLATE: self._discard_pages,
+        }
         self._use_nothing()
 
     # What a back-end asks of a device.
@@ -130,7 +135,7 @@ class VhostUserBalloon:
                 if name == STATS and self._stats_every_s is not None:
                     poll = partial(poll_statistics, call=call, every_s=self._stats_every_s)
                     nursery.start_soon(poll, balloon)
-                discard = self._discard_report if name == REPORTING else self._discard_pages
+                discard = self._discards.get(name, _forget)
                 await serve_queue(balloon, name, kick=kick, call=call, discard=discard)
                 nursery.cancel_scope.cancel()
         finally:
@@ -208,6 +213,10 @@ class VhostUserBalloon:
         starts = self.memory.starts[ranges["region"]]
         addresses = starts + ranges["offset"].astype("u8")
         self._reported(at_s, addresses, ranges["length"].astype("u8"), returned)
+
+
+async def _forget(ranges: npt.NDArray[Any]) -> None:
+    """A hint is for a migration, and there is none: the page may be in use again."""
 
 
 async def serve_emulated_guest(

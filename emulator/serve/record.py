@@ -13,7 +13,7 @@ import numpy.typing as npt
 import trio
 
 from devices.balloon.features import queue_indices
-from devices.balloon.layout import DEFLATE, INFLATE, STATS
+from devices.balloon.layout import DEFLATE, INFLATE, REPORTING, STATS
 from emulator.config.units import PAGE_BYTES
 from emulator.host.layout import HOST
 from emulator.host.vhost_user_task import VhostUserBalloon
@@ -158,7 +158,12 @@ class Record:
         assert device is not None
         self.memory_bytes = self.balloon.memory_bytes
         account = self.accounts[BALLOON_ACCOUNT]
+        dropped = 0
+        if REPORTING in queue_indices(device.features):
+            seen = device.statistics(REPORTING)
+            dropped = seen.elements - seen.accepted
         self.figures = {
+            "dropped_elements": dropped,
             "balloon_bytes_end": self.balloon.actual_bytes,
             "inflated_bytes": device.statistics(INFLATE).accepted * PAGE_BYTES,
             "deflated_bytes": device.statistics(DEFLATE).accepted * PAGE_BYTES,

@@ -112,7 +112,8 @@ class UmlGuest:
                 self._marks.send_nowait(mark)
 
     def _ended(self) -> RunFailed:
-        error = RunFailed("the guest has ended")
+        last = next((line for line in reversed(self._said) if line.strip()), "it said nothing")
+        error = RunFailed(f"the guest has ended: {last.strip()}")
         error.add_note("The last that it said:\n" + "\n".join(self._said))
         return error
 

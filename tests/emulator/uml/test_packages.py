@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from emulator.commands.application import cli
 from emulator.errors import MachineLacks
 from emulator.uml.packages import Packages
 from emulator.uml.room import memory_folder
@@ -32,6 +34,17 @@ def find(folder: Path) -> Packages:
 def test_nothing_is_there(tmp_path: Path) -> None:
     with pytest.raises(MachineLacks, match="apt-get install user-mode-linux busybox-static"):
         find(tmp_path)
+
+
+def test_the_command_says_so_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    arguments = ["guest", "uml", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 3
+    assert "apt-get install user-mode-linux busybox-static" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_is_there(tmp_path: Path) -> None:
