@@ -19,16 +19,23 @@ from emulator.host.layout import HOST
 from emulator.host.vhost_user_task import VhostUserBalloon
 from emulator.measure import host_figures
 from emulator.serve.report_log import ReportLog
-from emulator.summary import GuestFigures, HintingFigures, HostFigures, SeriesRow
+from emulator.summary import (
+    GuestFigures,
+    HintingFigures,
+    HostFigures,
+    ReclaimLatency,
+    SeriesRow,
+)
 
 REPORTS_ACCOUNT: Final = 0
 BALLOON_ACCOUNT: Final = 1
 
 
 class Report(NamedTuple):
-    """One request of the guest's: what it claimed, and what of it came back."""
+    """One request of the guest's: when it came and was done, what it claimed, what came back."""
 
     time_s: float
+    done_s: float
     blocks: int
     claimed_bytes: int
     returned_bytes: int
@@ -131,8 +138,11 @@ class Record:
             return HostFigures()
         return host_figures(self.rows, time.process_time() - self._cpu_s)
 
-    def hinting_figures(self) -> HintingFigures:
-        """What was reported, and what came back; when a block was freed is the guest's secret."""
+    def hinting_figures(self, latency_ms: ReclaimLatency | None = None) -> HintingFigures:
+        """What was reported, and what came back.
+
+        latency_ms:  where it is known when blocks were freed; by itself, a guest does not tell
+        """
         account = self.accounts[REPORTS_ACCOUNT]
         returned, refaulted = int(account["returned_bytes"]), int(account["refaulted_bytes"])
         return HintingFigures(
@@ -142,6 +152,7 @@ class Record:
             returned_bytes=returned,
             refaulted_bytes=refaulted,
             regret=refaulted / returned if returned else None,
+            reclaim_latency_ms=latency_ms,
         )
 
     def _reported(
@@ -150,7 +161,8 @@ class Record:
         time_s = self.since_s(at_s)
         if self._log is not None:
             self._log.add(time_s, len(self.reports), addr, length)
-        self.reports.append(Report(time_s, len(addr), int(length.sum()), returned))
+        report = Report(time_s, self.since_s(), len(addr), int(length.sum()), returned)
+        self.reports.append(report)
 
     def _leaving(self) -> None:
         """The driver goes; its memory is still there."""

@@ -12,7 +12,7 @@ from emulator.errors import RunFailed
 from emulator.observer import Observer
 from emulator.serve.record import REPORTS_ACCOUNT, Report
 from emulator.serve.service_task import Service
-from emulator.summary import Phase
+from emulator.summary import Phase, ReclaimLatency
 from emulator.uml.guest_process import Mark, UmlGuest
 from emulator.uml.memory_facts import MemoryFacts, parse_facts
 from emulator.workloads.uml_memhog import UmlMemhog
@@ -95,6 +95,19 @@ class MemhogRun:
         """How fast what it reported was given back."""
         account = self._record.accounts[REPORTS_ACCOUNT]
         return float(account["returned_bytes"]) * 1e9 / max(1, int(account["discard_ns"]))
+
+    def latency_ms(self) -> ReclaimLatency:
+        """From the beginning of a free, which takes some 30 ms, to the return of each block."""
+        each = [
+            (report.done_s - iteration.free_s) * 1e3
+            for iteration in self.iterations
+            for report in iteration.reports
+            for _ in range(report.blocks)
+        ]
+        if not each:
+            return ReclaimLatency()
+        p50, p90, p99, most = (float(p) for p in np.percentile(each, [50, 90, 99, 100]))
+        return ReclaimLatency(p50=p50, p90=p90, p99=p99, max=most)
 
     def figures(self) -> dict[str, Any]:
         """What is particular to this workload."""

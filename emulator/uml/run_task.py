@@ -131,7 +131,7 @@ async def _run(
         wall_s=trio.current_time() - began_s,
         guest=record.guest_figures(),
         host=record.host_figures(),
-        hinting=record.hinting_figures(),
+        hinting=record.hinting_figures(hog.latency_ms()),
         cost=CostFigures(),
         oracle=OracleFigures(pages_checked=hog.pages_checked, violations=hog.violations),
         workload=hog.figures(),

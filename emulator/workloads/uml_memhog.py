@@ -25,7 +25,7 @@ class UmlMemhog:
     fraction: float = 0.85  # of what is free before each fill
     iterations: int = 3
     idle_s: float = 6.0  # after each free: two passes of the guest's hinting, 2 s apart
-    delay_s: float = 5.0  # before the first: what was free at boot is reported meanwhile
+    delay_s: float = 7.0  # before the first: what was free at boot is reported meanwhile
     keep_bytes: int = 8 << 20  # in the file that no discard may harm
     balloon_bytes: int = 64 << 20  # taken from the guest, and given back; 0: the balloon rests
     oom: bool = False  # Fill more than is free while the balloon holds half of it, too.
