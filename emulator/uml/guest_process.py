@@ -132,8 +132,8 @@ async def run_guest(
     parameters:  further words for the kernel, such as page_reporting.page_reporting_order=9
     on_line:     is told every line of its console
 
-    On the way out the guest has ended, and every process of it.  Raises MachineLacks if there is
-    no room for its memory.
+    On the way out the guest has ended, and every process of it, and `socket` and its folder are
+    gone, whatever became of us.  Raises MachineLacks if there is no room for its memory.
     """
     folder = memory_folder(memory_bytes)
     initramfs = initramfs_fd(packages)
@@ -143,6 +143,7 @@ async def run_guest(
         "-IS",
         str(_KEEPER),
         str(lifeline),
+        str(socket),
         str(packages.kernel),
         f"mem={memory_bytes >> 20}M",
         f"initrd=/proc/self/fd/{initramfs}",

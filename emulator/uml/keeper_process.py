@@ -1,12 +1,13 @@
 """Keeps a real guest: starts it, and lets nothing of it live on, however it or we end.
 
-    python keeper_process.py LIFELINE COMMAND ...
+    python keeper_process.py LIFELINE SOCKET COMMAND ...
 
 User-Mode Linux is several processes.  It ends them when it is asked to (SIGTERM), but some live on
 when it is killed, or asked while it starts one.  So a process of its own watches over it: it runs
 COMMAND as the leader of a session, and when that ends, or when nobody holds the other end of the
 pipe LIFELINE any more (its owner has let go, or was killed), it ends the whole session, adopts and
-buries what is left, and exits as COMMAND did.
+buries what is left, removes SOCKET and the folder that holds nothing else, and exits as COMMAND
+did.
 
 Runs by itself, without the rest of the emulator: the standard library only.
 """
@@ -31,7 +32,7 @@ _libc: Final = ctypes.CDLL(None)
 
 def main() -> int:
     """Run the command; its exit code."""
-    lifeline, command = int(sys.argv[1]), sys.argv[2:]
+    lifeline, socket, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     inherited = [int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2]  # noqa: PTH208
     passed = [fd for fd in inherited if fd != lifeline and _is_open(fd)]
@@ -48,6 +49,9 @@ def main() -> int:
         os.killpg(guest.pid, signal.SIGKILL)
     code = guest.wait()
     _bury_orphans()
+    with contextlib.suppress(OSError):  # Its owner has done it, unless it was killed.
+        os.unlink(socket)  # noqa: PTH108
+        os.rmdir(os.path.dirname(socket))  # noqa: PTH106, PTH120
     return code if code >= 0 else 128 - code
 
 

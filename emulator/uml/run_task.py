@@ -8,7 +8,7 @@ import trio
 
 from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import Scenario
-from emulator.errors import ConfigError, RunFailed
+from emulator.errors import ConfigError, MachineLacks, RunFailed
 from emulator.guest.hinting.mechanisms.page_reporting import PageReporting
 from emulator.host.rehearsal import rehearse
 from emulator.launch.failure import first_cause
@@ -110,13 +110,13 @@ async def _run(
         with trio.move_on_after(limit_s) as limit:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(service.run, socket_file)
-                observer.phase(f"booting Linux {packages.release}")
                 async with run_guest(
                     packages,
                     memory_bytes=scenario.guest.memory_bytes,
                     socket=socket_file.path,
                     parameters=parameters,
                 ) as guest:
+                    observer.phase(f"booting Linux {packages.release}")
                     await _live(guest, hog)
                 await service.left.wait()
     if limit.cancelled_caught:
@@ -146,11 +146,21 @@ async def _live(guest: UmlGuest, hog: MemhogRun) -> None:
 
 
 class _PrivateSocket(SocketFile):
-    """A socket in a folder of its own, which goes with it."""
+    """A socket in a folder of its own, which goes with it.
+
+    Raises MachineLacks if a kernel's command line could not name it.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="emulator-")
-        super().__init__(Path(self._folder.name) / "balloon")
+        path = Path(self._folder.name) / "balloon"
+        try:
+            if set(str(path)) & set(" :,\"'"):
+                raise ValueError(f"no kernel's parameter can name {path}")
+            super().__init__(path)
+        except (OSError, ValueError) as error:
+            self._folder.cleanup()
+            raise MachineLacks(f"no socket for the guest: {error}; change TMPDIR") from None
 
     def close(self) -> None:
         """Remove both; once is enough."""

@@ -25,12 +25,17 @@ echo $$
 
 
 @contextmanager
-def kept(script: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def kept(
+    script: str, socket: Path = Path("/none/socket")
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     """A keeper, and our end of its lifeline."""
     lifeline, ours = os.pipe()
     command = [sys.executable, "-IS", str(Path(keeper_process.__file__)), str(lifeline)]
     keeper = subprocess.Popen(
-        [*command, "sh", "-c", script], stdout=subprocess.PIPE, pass_fds=[lifeline], text=True
+        [*command, str(socket), "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        pass_fds=[lifeline],
+        text=True,
     )
     os.close(lifeline)
     assert keeper.stdout is not None
@@ -72,11 +77,15 @@ def test_all_end_when_the_owner_lets_go() -> None:
     assert_gone(pids)
 
 
-def test_all_end_with_the_first() -> None:
-    with kept(GUEST + "exit 7") as (keeper, _):
+def test_all_end_with_the_first_and_the_socket_goes(tmp_path: Path) -> None:
+    socket = tmp_path / "folder" / "socket"
+    socket.parent.mkdir()
+    socket.touch()
+    with kept(GUEST + "exit 7", socket) as (keeper, _):
         pids = numbers(keeper, 3)
         assert keeper.wait(timeout=10) == 7
     assert_gone(pids)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_guest_ends_when_its_keeper_is_killed() -> None:
