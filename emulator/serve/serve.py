@@ -68,7 +68,8 @@ def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, 
     """Serve one guest; everything is written to `folder`, which goes if no guest came.
 
     Raises ConfigError if a socket cannot be made, RunFailed if the guest's front-end broke the
-    protocol (the folder keeps what was recorded).
+    protocol.  Also then, and if it is interrupted, the folder is whole: the guest was served so
+    far.
     """
     started = datetime.now(UTC)
     record: Record | None = None
@@ -96,9 +97,18 @@ def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, 
             if service.reason is not None:
                 raise RunFailed(f"the guest's front-end: {service.reason}")
     except BaseException:
-        if record is None or not record.attached:
+        if record is not None and record.attached:
+            _complete(plan, record, folder, started)
+        else:
             folder.discard()
         raise
+    return _complete(plan, record, folder, started)
+
+
+def _complete(
+    plan: Plan, record: Record, folder: RunFolder, started: datetime
+) -> tuple[Scenario, Summary]:
+    """Write what is written when a guest has left."""
     scenario, summary = _scenario(plan, record), _summary(plan, record)
     folder.write_scenario(scenario)
     folder.write_manifest(seed=scenario.run.seed, started=started)

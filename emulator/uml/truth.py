@@ -115,7 +115,7 @@ def check_truth(scenario: Scenario, *, output: Path, observer: Observer) -> Trut
                 times_s=[round(it.time_s - iteration.free_s, 6) for it in iteration.reports],
                 reported_bytes=[it.claimed_bytes for it in iteration.reports],
             ),
-            emulated=_reports_between(rows.rows, free_s, end_s),
+            emulated=reports_between(rows.rows, free_s, end_s),
         )
         for iteration, free_s, end_s in zip(hog.iterations, frees, ends, strict=True)
     ]
@@ -166,7 +166,7 @@ def emulated_scenario(scenario: Scenario, hog: MemhogRun) -> Scenario:
     )
 
 
-def _reports_between(rows: Sequence[SeriesRow], begin_s: float, end_s: float) -> Seen:
+def reports_between(rows: Sequence[SeriesRow], begin_s: float, end_s: float) -> Seen:
     """From the growth of what was reported, sample by sample."""
     times_s, sizes = [], []
     for before, after in pairwise(row for row in rows if begin_s <= row.time_s <= end_s):

@@ -115,6 +115,37 @@ def test_the_command_serves_a_guest_until_it_leaves(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).stat().st_size > 0
 
 
+def test_a_front_end_that_breaks_the_protocol_ends_the_service(tmp_path: Path) -> None:
+    with service(tmp_path) as process, socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(tmp_path / "guest"))
+        peer.sendall(b"\xff" * 12)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the guest's front-end:" in errors and "Traceback" not in errors
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["hinting"]["reports"] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_what_was_served_until_an_interrupt_is_kept(tmp_path: Path) -> None:
+    async def interrupt() -> None:
+        ram = GuestRam.create("memfd", 4 * MIB)
+        front = socket.socket(socket.AF_UNIX)
+        front.connect(str(tmp_path / "guest"))
+        layout = QueueLayout(size=32, table_entries=32)
+        with trio.fail_after(30):
+            async with vhost_user_reporter(front, ram, layout, 1 << 40, features=FEATURES) as it:
+                assert await it.report(segments([0], [MIB]))
+                process.send_signal(signal.SIGINT)
+                await trio.to_thread.run_sync(process.wait)
+        ram.close()
+
+    with service(tmp_path) as process:
+        trio.run(interrupt)
+    assert process.returncode == 128 + signal.SIGINT
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["hinting"]["claimed_bytes"] == MIB
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_service_that_nobody_used_leaves_nothing(tmp_path: Path, number: int) -> None:
     with service(tmp_path) as process:
