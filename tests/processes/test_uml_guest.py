@@ -8,11 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
+from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
 from emulator.runner import run
+from emulator.serve.record import Record
+from emulator.serve.service_task import FEATURES, Service, feature_bits
 from emulator.summary import SeriesRow, Summary, check
+from emulator.uml.guest_process import run_guest
+from emulator.uml.packages import Packages
 from emulator.uml.truth import check_truth
 from tests.processes.test_keeper import assert_gone
 from tests.support.uml import needs_uml
@@ -74,6 +80,31 @@ def test_a_guest_that_runs_out_takes_pages_back(tmp_path: Path) -> None:
     assert summary.oracle.violations == 0
     assert summary.workload["balloon_bytes_end"] == 0
     assert summary.workload["deflated_bytes"] == summary.workload["inflated_bytes"]
+
+
+async def first_report(features: tuple[str, ...], folder: Path) -> int:
+    """How many blocks the first report of a guest with these features has."""
+    record = Record(features=feature_bits(features), stats_every_s=1.0)
+    service = Service(record, NullObserver(), sample_s=0.1)
+    with SocketFile(folder / "balloon") as socket_file, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.run, socket_file)
+            started = run_guest(Packages.find(), memory_bytes=256 << 20, socket=socket_file.path)
+            async with started as guest:
+                await guest.wait_mark("start")
+                while not record.reports:
+                    await trio.sleep(0.05)
+                await guest.power_off()
+    return record.reports[0].blocks
+
+
+@pytest.mark.parametrize("features", [("page_reporting",), tuple(FEATURES)], ids=["few", "all"])
+def test_the_reporting_queue_is_found_by_what_was_accepted(
+    tmp_path: Path, features: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "socket"  # The guest's keeper takes it away.
+    folder.mkdir()
+    assert trio.run(first_report, features, folder) == 32
 
 
 def children(pid: int) -> list[int]:
