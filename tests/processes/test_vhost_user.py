@@ -160,6 +160,7 @@ def test_an_idle_service_takes_no_cpu_time(tmp_path: Path) -> None:
         return int(words[11]) + int(words[12])
 
     with service(tmp_path) as process:
+        ask(tmp_path, "{}")  # It has begun to wait.
         before = cpu_ticks()
         time.sleep(1.0)
         assert cpu_ticks() - before <= 1
