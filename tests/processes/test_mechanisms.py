@@ -21,9 +21,10 @@ pytestmark = pytest.mark.slow
 VCPUS = (1, 2, 4, 8)
 CHURN = 'workload={kind="churn",duration="500ms",idle="300ms",order_max=10}'
 MIGRATE = (
-    'workload={kind="migrate",start="100ms",after="100ms",level=0.3,rate="32MiB/s",'
-    'bandwidth="2GiB/s",rounds_max=3}'
+    'workload={kind="migrate",start="1s",after="100ms",level=0.2,rate="32MiB/s",'
+    'bandwidth="512MiB/s",rounds_max=4}'
 )
+MORE = 'guest.memory="512MiB"'  # Of which there are large blocks left for hints.
 #: So small that all of them report many times within half a second.
 UNDER = {
     "off": ('mechanism={name="off"}', CHURN),
@@ -44,7 +45,11 @@ UNDER = {
         'balloon.manager={name="steps",steps=[{at="100ms",memory="96MiB"}]}',
     ),
     "page_reporting": ('mechanism={name="page_reporting",order=3,delay="5ms",capacity=8}', CHURN),
-    "free_page_hint": ('mechanism={name="free_page_hint",order=9,wait_for_ack=true}', MIGRATE),
+    "free_page_hint": (
+        'mechanism={name="free_page_hint",wait_for_ack=true}',
+        MIGRATE,
+        MORE,
+    ),
 }
 
 

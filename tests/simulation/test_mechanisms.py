@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
+from emulator.config.scenario import load_scenario
 from emulator.config.toml import dumps
 from emulator.guest.hinting.registry import MECHANISMS
 from emulator.guest.mm.check_kernels import CHECK_MESSAGES, check_zone
@@ -66,6 +67,16 @@ GUESTS = st.fixed_dictionaries(
     }
 )
 ZONES = 'guest.zones=[{name="DMA32",memory="16MiB"},{name="NORMAL",memory="32MiB"}]'
+
+
+MIGRATE = (
+    'workload.start="50ms"',
+    'workload.after="50ms"',
+    'workload.rate="256MiB/s"',
+    'guest.memory="64MiB"',
+    'run.launcher="virtual"',
+    'run.sample="20ms"',
+)
 
 
 def require_sound(machine: Machine, row: SeriesRow) -> None:
@@ -134,12 +145,14 @@ def test_free_page_hint_loses_none_if_it_waits() -> None:
     )
     @settings(max_examples=12, deadline=None, phases=[Phase.generate], derandomize=True)
     def tried(random: Any, seed: int, grow: float, order: int) -> None:
-        scenario = small(
+        scenario = load_scenario(
             "migrate",
-            f"mechanism.order={order}",
-            f"workload.grow={grow}",
-            f"run.seed={seed}",
-            'run.sample="20ms"',
+            [
+                *MIGRATE,
+                f"mechanism.order={order}",
+                f"workload.grow={grow}",
+                f"run.seed={seed}",
+            ],
         )
         summary = simulate(scenario, require_sound).summary
         assert summary.workload["completed"] == 1

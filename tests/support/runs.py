@@ -19,12 +19,6 @@ SMALL: Final = {
     "memhog": ('workload.idle="3s"', 'guest.memory="64MiB"'),
     "page_fault1": ('workload.duration="500ms"', 'workload.size="8MiB"', 'guest.memory="64MiB"'),
     "churn": ('workload.duration="200ms"', 'workload.idle="3s"', 'guest.memory="64MiB"'),
-    "migrate": (
-        'workload.start="50ms"',
-        'workload.after="50ms"',
-        'guest.memory="64MiB"',
-        'workload.rate="256MiB/s"',
-    ),
     "replay": (),
     "trickle": (
         'workload.rate="64MiB"',
