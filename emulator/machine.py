@@ -42,7 +42,8 @@ from devices.virtio.driver_queue import DriverQueue
 from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from devices.virtio.notifier import Notifier
 from devices.virtio.queue_layout import QueueLayout, QueueViews
-from emulator.config.scenario import BalloonConfig, Scenario
+from emulator.config.balloon import BalloonConfig
+from emulator.config.scenario import Scenario
 from emulator.errors import ConfigError, MachineLacks
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.shortage import OutOfMemory
@@ -146,7 +147,9 @@ class Machine:
         regions: dict[str, Region] = {}
         ram = None
         try:
-            ram = GuestRam.create(scenario.guest.ram, scenario.guest.memory_bytes)
+            guest, virtual = scenario.guest, scenario.run.launcher == "virtual"
+            huge = virtual and guest.ram == "accounted" and scenario.host.huge_pages
+            ram = GuestRam.create(guest.ram, guest.memory_bytes, huge=huge)
             for name, layout in layouts.items():
                 regions[name] = Region.create(layout) if shared else Region.private(layout)
         except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from emulator.guest.cost import VcpusPaid
 from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
 from emulator.guest.mm.layout import ACTOR_LOST, PAGE_SIZE
@@ -44,6 +45,7 @@ class RunTimes:
     virtual: bool
     host_cpu_s: float | None
     guest_kernel_cpu_s: float | None
+    vcpus_paid_s: VcpusPaid | None = None  # in virtual time, by a scenario's [cost]
 
 
 def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: RunTimes) -> Summary:
@@ -171,8 +173,9 @@ def balloon_figures(state: npt.NDArray[Any] | None, host: Any) -> BalloonFigures
 
 
 def cost_figures(actors: npt.NDArray[Any], host: Any, times: RunTimes) -> CostFigures:
-    """What it cost; in virtual time nothing of this is measured."""
-    if times.virtual:
+    """What it cost; in virtual time by the prices of [cost], and without these not known."""
+    paid = times.vcpus_paid_s
+    if times.virtual and paid is None:
         return CostFigures()
     hold = actors["lock_hold_ns"].sum(axis=0)
     returned_gib = int(host["returned_bytes"]) / _GIB
@@ -188,6 +191,9 @@ def cost_figures(actors: npt.NDArray[Any], host: Any, times: RunTimes) -> CostFi
             max=longest_ns / 1e3 if hold.any() else None,
         ),
         zone_lock_wait_s=float(actors["lock_wait_ns"].sum()) / 1e9,
+        vcpu_fault_s=None if paid is None else paid.fault_s,
+        vcpu_interrupted_s=None if paid is None else paid.interrupted_s,
+        vcpu_displaced_s=None if paid is None else paid.displaced_s,
     )
 
 

@@ -28,7 +28,8 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     actors.arrivals, .state     that vCPU (LOST: supervisor)    vCPUs            relaxed
     actors.* (rest)             that actor                      supervisor       relaxed
     kernel.doorbell             vCPUs                           vCPUs            release, relaxed
-    kernel.virtual_now_ns       the one process of a run in virtual time
+    kernel.virtual_now_ns,      the one process of a run in virtual time
+        .priced, the prices
     kernel.* (rest)             guest kernel, before `ready`    all              by the start signal
     hinting                     guest kernel                    supervisor       relaxed
     phases                      that vCPU                       supervisor       relaxed

@@ -104,6 +104,10 @@ class CostFigures(_Section, frozen=True):
     cpu_s_per_gib_returned: float | None = None
     zone_lock_hold_us: LockHold | None = None
     zone_lock_wait_s: float | None = None
+    # Of all vCPUs together, by the prices of a run in virtual time.
+    vcpu_fault_s: float | None = None  # On pages that the host had nothing behind.
+    vcpu_interrupted_s: float | None = None  # By discards, which flush TLBs.
+    vcpu_displaced_s: float | None = None  # While the hinting task ran on their processors.
 
 
 class VcpuFigures(_Section, frozen=True):

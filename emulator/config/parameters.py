@@ -80,6 +80,20 @@ def encode_parameters(instance: Any) -> dict[str, Any]:
     return encoded
 
 
+def named_table(table: Any, section: str, key: str) -> tuple[str, dict[str, Any]]:
+    """The name of a part under `key` of its table, and its parameters: all other keys.
+
+    Raises `ConfigError` naming the section.
+    """
+    if not isinstance(table, dict):
+        raise ConfigError(f"{section}: missing; the table must be given with its {key}")
+    parameters = {k: v for k, v in table.items() if k != key}
+    name = table.get(key)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{section}.{key}: missing or empty; python -m emulator list shows them")
+    return name, parameters
+
+
 def suggest(key: str, allowed: Iterable[str]) -> str:
     """How a message about an unknown name ends: the nearest allowed one, and all of them."""
     names = sorted(allowed)

@@ -19,9 +19,16 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from emulator.config.balloon import BalloonConfig, decode_balloon, encode_balloon
+from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
 from emulator.config.overrides import apply_overrides
-from emulator.config.parameters import decode_parameters, encode_parameters, suggest
+from emulator.config.parameters import (
+    decode_parameters,
+    encode_parameters,
+    named_table,
+    suggest,
+)
 from emulator.config.published import Published, decode_published, encode_published
 from emulator.config.toml import dumps
 from emulator.config.units import PAGE_BYTES, size_bytes, write_size
@@ -108,9 +115,12 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `discard`: how fast it gives memory back; 7.8 GiB/s is what punching 2 MiB holes into a memfd
     of small pages reaches on the reference machine.
+    `huge_pages`: the host backs accounted RAM by pages of 2 MiB where nothing is behind any of
+    their 512 pages; a discard of a part splits one.
     """
 
     discard_bytes_per_s: float = 7.8 * (1 << 30)
+    huge_pages: bool = False
 
     def __post_init__(self) -> None:
         if self.discard_bytes_per_s <= 0:
@@ -129,29 +139,6 @@ class WorkloadConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     parameters: dict[str, Any] = {}
-
-
-class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A balloon manager by its registered name."""
-
-    name: str = "band"
-    parameters: dict[str, Any] = {}
-
-
-class BalloonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The guest's balloon, and how the host manages it.
-
-    `statistics`, `every`: how often the guest is asked for its figures, and the manager decides.
-    """
-
-    deflate_on_oom: bool = True
-    statistics_s: float = 1.0
-    every_s: float = 1.0
-    manager: ManagerConfig = ManagerConfig()
-
-    def __post_init__(self) -> None:
-        if self.statistics_s < _SAMPLE_S_MIN or self.every_s < _SAMPLE_S_MIN:
-            raise ValueError("every: must be 1ms or more, and so must statistics")
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,6 +171,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: HostConfig = HostConfig()
     balloon: BalloonConfig | None = None  # None: the guest has none, unless its mechanism is one.
     run: RunConfig = RunConfig()
+    cost: CostConfig | None = None  # None: in virtual time, work costs nothing.
     expect: tuple[Expectation, ...] = ()
     published: tuple[Published, ...] = ()
     name: str = "scenario"
@@ -223,24 +211,26 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     name = rest.pop("name", name)
     if not isinstance(name, str) or not _is_file_name(name):
         raise ConfigError(f"name: {name!r} will not do; use letters, digits, '-', '_' and '.'")
-    mechanism_name, mechanism = _named(rest.pop("mechanism", None), "mechanism", "name")
-    workload_kind, workload = _named(rest.pop("workload", None), "workload", "kind")
+    mechanism_name, mechanism = named_table(rest.pop("mechanism", None), "mechanism", "name")
+    workload_kind, workload = named_table(rest.pop("workload", None), "workload", "kind")
     expect, published = _tables(rest, "expect"), _tables(rest, "published")
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
     balloon = rest.pop("balloon", None)
+    cost = rest.pop("cost", None)
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
         allowed = set(Scenario.__struct_fields__) - {"source"}
         raise ConfigError(f"{key}: unknown key{suggest(key, allowed)}")
-    return Scenario(
+    scenario = Scenario(
         question=question,
         guest=decode_parameters(GuestConfig, _with_watermarks(guest), where="guest"),
         mechanism=MechanismConfig(name=mechanism_name, parameters=mechanism),
         workload=WorkloadConfig(kind=workload_kind, parameters=workload),
         host=decode_parameters(HostConfig, host, where="host"),
-        balloon=None if balloon is None else _balloon(balloon),
+        balloon=None if balloon is None else decode_balloon(balloon),
         run=decode_parameters(RunConfig, run, where="run"),
+        cost=None if cost is None else decode_parameters(CostConfig, cost, where="cost"),
         expect=tuple(
             decode_expectation(table, where=f"expect.{index}") for index, table in enumerate(expect)
         ),
@@ -251,11 +241,19 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         name=name,
         source=source,
     )
+    if scenario.cost is not None and scenario.run.launcher == "virtual":
+        if scenario.guest.ram != "accounted":
+            raise ConfigError(
+                "cost: in virtual time, faults are counted in accounted RAM only; use "
+                "--set guest.ram=accounted, or leave the table out"
+            )
+    return scenario
 
 
 def to_toml(scenario: Scenario) -> str:
     """The scenario as a file with every key given; loading it gives an equal scenario."""
     balloon = scenario.balloon
+    own = {} if scenario.cost is None else {"cost": encode_parameters(scenario.cost)}
     return dumps(
         {
             "question": scenario.question,
@@ -264,8 +262,9 @@ def to_toml(scenario: Scenario) -> str:
             "mechanism": {"name": scenario.mechanism.name, **scenario.mechanism.parameters},
             "workload": {"kind": scenario.workload.kind, **scenario.workload.parameters},
             "host": encode_parameters(scenario.host),
-            **({} if balloon is None else {"balloon": _balloon_table(balloon)}),
+            **({} if balloon is None else {"balloon": encode_balloon(balloon)}),
             "run": encode_parameters(scenario.run),
+            **own,
             "expect": [encode_expectation(e) for e in scenario.expect],
             "published": [encode_published(p) for p in scenario.published],
         }
@@ -335,31 +334,6 @@ def _with_watermarks(guest: Any) -> Any:
                     raise ConfigError(f"guest.zones.{index}.{key}: {error}") from None
         zones.append(converted)
     return {**guest, "zones": zones}
-
-
-def _balloon(table: Any) -> BalloonConfig:
-    if not isinstance(table, dict):
-        raise ConfigError("balloon: must be a table, with a table balloon.manager in it")
-    rest = dict(table)
-    manager, parameters = _named(rest.pop("manager", {"name": "band"}), "balloon.manager", "name")
-    config = decode_parameters(BalloonConfig, rest, where="balloon")
-    made = ManagerConfig(name=manager, parameters=parameters)
-    return msgspec.structs.replace(config, manager=made)
-
-
-def _balloon_table(balloon: BalloonConfig) -> dict[str, Any]:
-    own = {"name": balloon.manager.name, **balloon.manager.parameters}
-    return {**encode_parameters(balloon), "manager": own}
-
-
-def _named(table: Any, section: str, key: str) -> tuple[str, dict[str, Any]]:
-    if not isinstance(table, dict):
-        raise ConfigError(f"{section}: missing; the table must be given with its {key}")
-    parameters = {k: v for k, v in table.items() if k != key}
-    name = table.get(key)
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{section}.{key}: missing or empty; python -m emulator list shows them")
-    return name, parameters
 
 
 def _tables(document: dict[str, Any], key: str) -> list[Any]:

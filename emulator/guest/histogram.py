@@ -18,6 +18,9 @@ def _lower_bounds() -> npt.NDArray[np.int64]:
 
 
 _LOWER: Final = _lower_bounds()
+BUCKET_MIDDLES: Final[npt.NDArray[np.float64]] = (
+    _LOWER + (np.diff(_LOWER, append=_LOWER[-1]) - 1).clip(0) / 2
+)
 
 
 def bucket_indices(values: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:

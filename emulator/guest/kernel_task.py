@@ -17,6 +17,7 @@ from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
 from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.clock import Clock
+from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Mechanism, Report
 from emulator.guest.hinting.free_page_task import FreePageHinter, hint_free_pages
 from emulator.guest.hinting.task import report_free_pages
@@ -61,6 +62,7 @@ class GuestKernel:
         hinting: npt.NDArray[Any],
         clock: Clock,
         balloon: BalloonTask | None = None,
+        costs: GuestCosts | None = None,
     ) -> None:
         self.mm: Final = mm
         self._actor = int(mm.kernel[0]["nr_cpus"])
@@ -70,6 +72,7 @@ class GuestKernel:
         self._hinting = hinting
         self._clock = clock
         self._balloon = balloon
+        self._costs = costs
 
     async def run_hinting(
         self, reporter: FreePageReporter | FreePageHinter, freed: Notifier
@@ -83,7 +86,9 @@ class GuestKernel:
             if isinstance(reporter, FreePageHinter):
                 await hint_free_pages(cycle, reporter, self._hinting)
             elif cycle is not None:
-                await report_free_pages(self.mm, cycle, reporter, freed, self._hinting, self._clock)
+                await report_free_pages(
+                    self.mm, cycle, reporter, freed, self._hinting, self._clock, self._costs
+                )
         except DeviceError as error:
             raise RunFailed(f"the host broke the guest's balloon device: {error}") from error
 

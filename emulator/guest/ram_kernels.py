@@ -10,9 +10,28 @@ violation, because the discard really takes the content away.
 from typing import Any
 
 from devices.memory.jit import i64, kernel
+from devices.memory.ram import BACKED, HUGE_PAGES, HUGE_SHIFT
 from emulator.guest.mm.layout import ALLOCATED, RESERVED
 
 _GENERATION_MASK = 0xFFFFFFFF
+
+
+@kernel(inner=True)
+def _back(ram: Any, page: int) -> int:
+    """The host puts memory behind a page of accounted RAM; how many pages are resident by that.
+
+    Where it may take huge pages, a touch of one whose 2 MiB have nothing behind them gets one.
+    """
+    if ram.huge.size == 0:
+        return 1
+    first = page & ~(HUGE_PAGES - 1)
+    for other in range(first, first + HUGE_PAGES):
+        if ram.words[other] != 0:
+            return 1
+    for other in range(first, first + HUGE_PAGES):
+        ram.words[other] = BACKED
+    ram.huge[first >> HUGE_SHIFT] = 1
+    return HUGE_PAGES
 
 
 @kernel(inline=True)
@@ -26,10 +45,15 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
     size = i64(1) << order
     if ram.accounted != 0:
         faults = i64(0)
+        huge = i64(0)
         for page in range(pfn, pfn + size):
-            faults += i64(ram.words[page] == 0)
+            if ram.words[page] == 0:
+                backed = _back(ram, page)
+                faults += backed
+                huge += backed >> HUGE_SHIFT
             ram.words[page] = (page << 32) | generation
         actor["faults"] += faults
+        actor["huge_faults"] += huge
     else:
         for page in range(pfn, pfn + size):
             ram.words[page << ram.shift] = (page << 32) | generation
@@ -61,6 +85,9 @@ def touch_reserved(mm: Any, ram: Any, z: int) -> None:
     while at < end and mm.pages[at]["kind"] == RESERVED:
         size = i64(1) << i64(mm.pages[at]["order"])
         for page in range(at, at + size):
+            if ram.accounted != 0 and ram.words[page] == 0:
+                backed = _back(ram, page)
+                actor["faults"] += backed
+                actor["huge_faults"] += backed >> HUGE_SHIFT
             ram.words[page << ram.shift] = (page << 32) | _GENERATION_MASK
-        actor["faults"] += size * ram.accounted
         at += size

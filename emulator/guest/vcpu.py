@@ -13,6 +13,7 @@ import trio
 from devices.memory.ram import RamView
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.clock import Clock
+from emulator.guest.cost import Bill, GuestCosts
 from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import ACTOR_LOST, ACTOR_RUNNING
 from emulator.guest.mm.page_alloc_kernels import drain_if_requested
@@ -30,7 +31,10 @@ class Notifier(Protocol):
 
 
 class Vcpu:
-    """One vCPU at work.  `index` is its actor in `mm`; `on_phase` is called as a phase begins."""
+    """One vCPU at work.  `index` is its actor in `mm`; `on_phase` is called as a phase begins.
+
+    costs: what it pays in virtual time beyond the pace of its work; None: nothing, or in real time.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Vcpu:
         seed: int,
         on_phase: Callable[[], None],
         out_of_memory: OutOfMemory | None = None,
+        costs: GuestCosts | None = None,
     ) -> None:
         assert phases.dtype == PHASE
         self.index: Final = index
@@ -62,6 +67,8 @@ class Vcpu:
         self._on_phase = on_phase
         self._actor = mm.actors[index]
         self._arrivals = 0
+        self._costs = costs
+        self._bill = None if costs is None else Bill(costs, slice(index, index + 1))
 
     def phase(self, name: str) -> None:
         """Write down that a phase of the workload begins now (at most PHASES_MAX of them)."""
@@ -90,13 +97,14 @@ class Vcpu:
     ) -> int:
         """Do `count` units, `at_once` a call: `batch(done, n)` returns how many it did.
 
-        At most `per_s` units a second, flat out without; ends early at `until_s`, or where a batch
-        did less than it was asked to.  Returns the units done.
+        At most `per_s` units a second, flat out without, and later by what they cost in virtual
+        time; ends early at `until_s`, or where a batch did less than it was asked to.  Returns the
+        units done.
 
         Where an allocation failed and a balloon gives pages back for that, the batch goes on.
         """
         done = shortages = 0
-        began_s = self.clock.now_s()
+        began_s = self.begin_paying()
         while done < count:
             asked = min(at_once, count - done)
             failed = int(self._actor["failed_allocations"])
@@ -111,14 +119,39 @@ class Vcpu:
                     self._actor["failed_allocations"] -= 1
                     continue
             if got < asked:
+                await self.pay()
                 break
             if per_s is None:
                 await trio.lowlevel.checkpoint()
             else:
                 await self.sleep_until(began_s + done / per_s)
+            began_s += await self.pay()
             if until_s is not None and self.clock.now_s() >= until_s:
                 break
         return done
+
+    def begin_paying(self, *, for_all: bool = False) -> float:
+        """Owe nothing so far; returns the time, s.
+
+        for_all: from here on this vCPU's task does every vCPU's work, and pays what one of them
+        does on average.
+        """
+        if for_all and self._costs is not None:
+            self._bill = Bill(self._costs, slice(None))
+        now_s = self.clock.now_s()
+        if self._bill is not None:
+            self._bill.begin(now_s)
+        return now_s
+
+    async def pay(self) -> float:
+        """Take the time that is owed since the last payment; returns it, s."""
+        if self._bill is None:
+            return 0.0
+        now_s = self.clock.now_s()
+        owed_s = self._bill.owed_s(now_s)
+        await self.sleep_until(now_s + owed_s)
+        self.begin_paying()
+        return owed_s
 
     def after_batch(self) -> None:
         """What it owes others between two batches: pass on the doorbell, drain on demand."""

@@ -48,25 +48,32 @@ class Discardable:
 
     fd, offset_bytes:  the file, and where in it the region begins, a multiple of the page size
     words:             for accounted RAM i8[pages], and no file is needed; else the mapped bytes
+    huge:              for accounted RAM, RamView.huge; None: it is not accounted
     """
 
     def __init__(
-        self, fd: int, offset_bytes: int, words: npt.NDArray[Any], *, accounted: bool, pages: int
+        self,
+        fd: int,
+        offset_bytes: int,
+        words: npt.NDArray[Any],
+        *,
+        pages: int,
+        huge: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._fd = fd
         self._offset_bytes = offset_bytes
         self._words = words
-        self._accounted = accounted
+        self._huge = huge
         self._returned = np.zeros(pages, np.uint8)
-        self._resident = np.zeros(0 if accounted else pages, np.uint8)
+        self._resident = np.zeros(pages if huge is None else 0, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, SCRATCH)
 
     @classmethod
     def of_ram(cls, ram: GuestRam) -> "Discardable":
         """An emulated guest's RAM."""
-        accounted = ram.kind == "accounted"
-        pages = ram.size_bytes // PAGE_SIZE
-        return cls(ram.fd, 0, ram.view().words, accounted=accounted, pages=pages)
+        view, pages = ram.view(), ram.size_bytes // PAGE_SIZE
+        huge = view.huge if ram.kind == "accounted" else None
+        return cls(ram.fd, 0, view.words, pages=pages, huge=huge)
 
     @classmethod
     def of_memory(cls, region: MemoryRegion) -> "Discardable":
@@ -74,12 +81,18 @@ class Discardable:
         assert region.fd is not None and region.memory is not None
         pages = region.size_bytes // PAGE_SIZE
         offset_bytes = region.fd_offset_bytes
-        return cls(region.fd, offset_bytes, region.memory, accounted=False, pages=pages)
+        return cls(region.fd, offset_bytes, region.memory, pages=pages)
 
-    def give_back(self, joined: npt.NDArray[Any]) -> int:
-        """Give joined ranges back; returns the bytes that were resident.  OSError if refused."""
-        if self._accounted:
-            return int(forget(self._words, joined, self._returned))
+    def give_back(self, joined: npt.NDArray[Any], account: Any) -> int:
+        """Give joined ranges back; returns the bytes that were resident.  OSError if refused.
+
+        account: a record of HOST, which counts what is known of accounted RAM only.
+        """
+        if self._huge is not None:
+            forgotten, discards, whole = forget(self._words, self._huge, joined, self._returned)
+            account["discards"] += discards
+            account["huge_pages"] += whole
+            return int(forgotten)
         returned = punch(
             self._fd,
             self._offset_bytes,
@@ -95,7 +108,7 @@ class Discardable:
 
     def still_gone_bytes(self) -> int:
         """Of what was given back, the bytes that are not resident now."""
-        if self._accounted:
+        if self._huge is not None:
             return int(count_still_forgotten(self._words, self._returned))
         return int(count_still_gone(self._fd, self._offset_bytes, self._returned))
 
@@ -127,7 +140,7 @@ class Discarder:
         for index, region in self._regions.items():
             joined = join_adjacent(ranges, index)
             if len(joined):
-                returned += region.give_back(joined)
+                returned += region.give_back(joined, self._account)
                 joined_ranges += len(joined)
         account = self._account
         account["requests"] += 1

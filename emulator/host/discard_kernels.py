@@ -16,7 +16,7 @@ import numpy as np
 from numba import types
 
 from devices.memory.jit import i64, interpreted, kernel
-from devices.memory.ram import PAGE_SIZE
+from devices.memory.ram import HUGE_PAGES, HUGE_SHIFT, PAGE_SIZE
 
 _SEEK_DATA: Final = 3
 _SEEK_HOLE: Final = 4
@@ -120,18 +120,43 @@ def punch(
     return pages * PAGE_SIZE
 
 
+@kernel(inner=True)
+def _forget_pages(words: Any, huge: Any, first: int, end: int, returned: Any) -> int:
+    """Pages that were resident; a huge page of which only a part is discarded is split."""
+    found = i64(0)
+    for page in range(first, end):
+        if words[page] != 0:
+            words[page] = 0
+            returned[page] = 1
+            found += 1
+            if huge.size != 0:
+                huge[page >> HUGE_SHIFT] = 0
+    return found
+
+
 @kernel
-def forget(words: Any, ranges: Any, returned: Any) -> int:
-    """The same for accounted RAM: `words` (i8 a page) become 0.  Returns the bytes returned."""
+def forget(words: Any, huge: Any, ranges: Any, returned: Any) -> tuple[int, int, int]:
+    """The same for accounted RAM: `words` (i8 a page) become 0.
+
+    huge: RamView.huge.  Returns the bytes returned, how many ranges held any, and how many huge
+    pages were given back whole.
+    """
     total = i64(0)
+    discards = i64(0)
+    whole = i64(0)
     for index in range(len(ranges)):
-        start = i64(ranges[index]["offset"]) // PAGE_SIZE
-        for page in range(start, start + i64(ranges[index]["length"]) // PAGE_SIZE):
-            if words[page] != 0:
-                words[page] = 0
-                returned[page] = 1
-                total += PAGE_SIZE
-    return total
+        first = i64(ranges[index]["offset"]) // PAGE_SIZE
+        end = first + i64(ranges[index]["length"]) // PAGE_SIZE
+        found = i64(0)
+        while first < end:
+            until = min((first | (HUGE_PAGES - 1)) + 1, end)
+            if huge.size != 0 and until - first == HUGE_PAGES:
+                whole += huge[first >> HUGE_SHIFT]
+            found += _forget_pages(words, huge, first, until, returned)
+            first = until
+        discards += i64(found != 0)
+        total += found * PAGE_SIZE
+    return total, discards, whole
 
 
 @kernel

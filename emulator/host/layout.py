@@ -19,6 +19,8 @@ HOST: Final = np.dtype(
         ("targets", "<i8"),  # how often the balloon's target was changed
         ("wishes_cut", "<i8"),  # by a manager that asked for what cannot be
         ("guest_statistics", "<i8"),  # how often the guest sent its figures
+        ("discards", "<i8"),  # of `ranges`, those that held any memory (accounted RAM only)
+        ("huge_pages", "<i8"),  # given back whole (accounted RAM only)
     ],
     align=True,
 )

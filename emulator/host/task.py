@@ -15,7 +15,7 @@ from emulator.errors import RunFailed
 from emulator.host.discard import Discarder
 from emulator.host.migration_task import MigrationTask
 
-# How long a discard of so many bytes takes in virtual time.
+# Takes as long as a report of so many blocks does, in virtual time.
 VirtualCost = Callable[[int], Awaitable[None]]
 
 
@@ -30,17 +30,17 @@ async def serve_guest(
 ) -> None:
     """Serve all queues of a guest until cancelled.
 
-    account: HOST[1];  wires: for each queue its `NAME.kick` and `NAME.call`.  In real time a
-    discard takes what it takes; in virtual time `virtual_cost` waits for it, before the report is
-    acknowledged.  Hints are for `migration`.
+    account: HOST[1];  wires: for each queue its `NAME.kick` and `NAME.call`.  In real time a report
+    takes what it takes; in virtual time `virtual_cost` waits for it, before it is acknowledged.
+    Hints are for `migration`.
     Raises RunFailed if the guest breaks the protocol: its device is stopped, nothing more of its
     memory is touched, and what it has reported stays unacknowledged.
     """
 
     async def discard(ranges: npt.NDArray[Any]) -> None:
-        returned = discarder.discard(ranges)
+        discarder.discard(ranges)
         if virtual_cost is not None:
-            await virtual_cost(returned)
+            await virtual_cost(len(ranges))
 
     handle_hints = _forget if migration is None else migration.skip
     try:

@@ -16,7 +16,8 @@ import msgspec
 
 import emulator.commands.application  # noqa: F401  (what children import as __main__)
 from devices.memory.jit import CACHE_FOLDER, interpreted
-from emulator.config.scenario import BalloonConfig, ManagerConfig, Scenario, decode_scenario
+from emulator.config.balloon import BalloonConfig, ManagerConfig
+from emulator.config.scenario import Scenario, decode_scenario
 from emulator.launch.fork_server import PRELOAD_VARIABLE
 from emulator.launch.virtual import run_virtual
 from emulator.machine import Machine, balloon_of, load_parts

@@ -7,6 +7,7 @@ are ready at the same instant.  The code that runs is the code of the processes.
 
 import random
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -19,11 +20,13 @@ from emulator.errors import RunFailed
 from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
+from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel, Standing
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
+from emulator.host.cost import HostCosts
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
 from emulator.launch.balloon import manage_machine
@@ -44,7 +47,7 @@ def run_virtual(machine: Machine, observer: Observer) -> Summary:
     _make_schedule_repeatable(machine.scenario.run.seed)
     clock = trio.testing.MockClock(autojump_threshold=0)
     try:
-        ended_s, sampler, standing = trio.run(
+        ended_s, sampler, standing, costs = trio.run(
             _run,
             machine,
             observer,
@@ -58,10 +61,19 @@ def run_virtual(machine: Machine, observer: Observer) -> Summary:
         ended_s=ended_s,
         wall_s=time.monotonic() - began,
         virtual=True,
-        host_cpu_s=None,
-        guest_kernel_cpu_s=None,
+        host_cpu_s=None if costs is None else costs.host.cpu_s,
+        guest_kernel_cpu_s=None if costs is None else costs.guest.task_cpu_s,
+        vcpus_paid_s=None if costs is None else costs.guest.paid_s(),
     )
     return summarize(machine, sampler, standing, times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What both sides of a run pay."""
+
+    guest: GuestCosts
+    host: HostCosts
 
 
 def _make_schedule_repeatable(seed: int) -> None:
@@ -74,7 +86,9 @@ def _make_schedule_repeatable(seed: int) -> None:
     generator.seed(seed)
 
 
-async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, Standing]:
+async def _run(
+    machine: Machine, observer: Observer
+) -> tuple[float, Sampler, Standing, _Costs | None]:
     scenario = machine.scenario
     mm = machine.memory()
     boot(
@@ -88,7 +102,13 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
     clock = Clock(mm.kernel)
     wires = {name: LocalNotifier() for name in machine.wire_names()}
     balloon = machine.balloon_task(mm, wires)
-    guest_kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock, balloon)
+    prices, host = scenario.cost, machine.host[0]
+    host_costs = HostCosts(machine.host, prices, scenario.host.discard_bytes_per_s)
+    guest_costs = None
+    if prices is not None:
+        guest_costs = GuestCosts(mm, prices, lambda: int(host["discards"]))
+    hinting = machine.guest["hinting"]
+    guest_kernel = GuestKernel(mm, machine.mechanism, hinting, clock, balloon, guest_costs)
     sampler = Sampler(machine.guest, machine.host, machine.ram)
     discarder = Discarder.of_ram(machine.ram, machine.host)
     try:
@@ -96,7 +116,7 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
             outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
             reporter = machine.reporter(wires)
             stats = None if balloon is None else machine.stats_driver()
-            _start_host(outer, machine, discarder, wires, (reporter, balloon))
+            _start_host(outer, machine, discarder, wires, (reporter, balloon), host_costs)
             # The hinting task ends before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(guest_kernel.run_hinting, reporter, wires["freed"])
@@ -104,7 +124,7 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
                     shortages = machine.guest["shortages"]
                     nursery.start_soon(guest_kernel.run_balloon, stats, shortages, wires)
                 try:
-                    await _run_vcpus(machine, mm, clock, wires, sampler)
+                    await _run_vcpus(machine, mm, clock, wires, sampler, guest_costs)
                 finally:
                     outer.start_soon(_give_up_on_host)
                     nursery.cancel_scope.cancel()
@@ -117,7 +137,8 @@ async def _run(machine: Machine, observer: Observer) -> tuple[float, Sampler, St
     standing = guest_kernel.standing()
     if standing.unsound:
         raise RunFailed(f"the guest's memory is not sound: {standing.unsound}")
-    return ended_s, sampler, standing
+    costs = None if guest_costs is None else _Costs(guest_costs, host_costs)
+    return ended_s, sampler, standing, costs
 
 
 def _start_host(
@@ -126,16 +147,16 @@ def _start_host(
     discarder: Discarder,
     wires: Wires,
     drivers: tuple[FreePageReporter | FreePageHinter, BalloonTask | None],
+    costs: HostCosts,
 ) -> None:
     """Start the host; when it ends, the guest's drivers know."""
     device = machine.device(wires)
     migration = migration_task(machine, device, discarder)
     if migration is not None:
         nursery.start_soon(migration.run)
-    rate = machine.scenario.host.discard_bytes_per_s
 
-    async def virtual_cost(returned_bytes: int) -> None:
-        await trio.sleep(returned_bytes / rate)
+    async def virtual_cost(blocks: int) -> None:
+        await trio.sleep(costs.report_s(blocks))
 
     async def host() -> None:
         try:
@@ -163,7 +184,12 @@ async def _give_up_on_host() -> None:
 
 
 async def _run_vcpus(
-    machine: Machine, mm: GuestMemory, clock: Clock, wires: Wires, sampler: Sampler
+    machine: Machine,
+    mm: GuestMemory,
+    clock: Clock,
+    wires: Wires,
+    sampler: Sampler,
+    costs: GuestCosts | None,
 ) -> None:
     arrays: dict[str, Any] = machine.workload_arrays()
     run = machine.scenario.run
@@ -181,6 +207,7 @@ async def _run_vcpus(
                     seed=run.seed,
                     on_phase=lambda: sampler.note(trio.current_time()),
                     out_of_memory=machine.out_of_memory(index, wires),
+                    costs=costs,
                 )
                 nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
     if limit.cancelled_caught:

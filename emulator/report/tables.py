@@ -168,12 +168,23 @@ def _cost(summary: Summary) -> FigureTable:
             ("max", hold.max if hold else None),
         )
     )
+    # Real processes cannot tell these from their work: shown where a run in virtual time has them.
+    paid = tuple(
+        _seconds(label, seconds)
+        for label, seconds in (
+            ("vCPUs in host faults", cost.vcpu_fault_s),
+            ("vCPUs stopped by discards", cost.vcpu_interrupted_s),
+            ("vCPUs behind hinting task", cost.vcpu_displaced_s),
+        )
+        if seconds is not None
+    )
     return FigureTable(
         "Cost",
         (
             _seconds("CPU per GiB returned", cost.cpu_s_per_gib_returned),
             *holds,
             _seconds("zone lock waited for", cost.zone_lock_wait_s),
+            *paid,
         ),
     )
 

@@ -130,7 +130,7 @@ class Replay:
         await vcpu.barrier()
         vcpu.phase("replay")
         first, end = (int(at) for at in arrays["starts"][vcpu.index : vcpu.index + 2])
-        await _Player(vcpu, arrays, speed).play(first, end)
+        await _Player(vcpu, arrays, speed).play(first, end, for_all=virtual)
         await vcpu.barrier()
         if self.idle_s:
             vcpu.phase("idle")
@@ -161,8 +161,9 @@ class _Player:
         self._rest = (arrays["turns"], arrays["slots"], arrays["progress"])
         self._speed = speed
 
-    async def play(self, first: int, end: int) -> None:
-        vcpu, began_s = self._vcpu, self._vcpu.clock.now_s()
+    async def play(self, first: int, end: int, *, for_all: bool) -> None:
+        vcpu = self._vcpu
+        began_s = vcpu.begin_paying(for_all=for_all)
         moved_s = began_s
         at = first
         while at < end:
@@ -182,6 +183,7 @@ class _Player:
                 await vcpu.sleep_until(max(due_s, min(due_s, now_s) + _QUANTUM_S))
             else:
                 await trio.lowlevel.checkpoint()
+            began_s += await vcpu.pay()  # Whatever it cost moves all that follows.
 
     def _due(self, at: int, end: int, began_s: float) -> int:
         """The first operation after `at` whose time has not come."""

@@ -61,7 +61,14 @@ SCHEMA_1 = {
         "wishes_cut",
         "guest_statistics",
     ],
-    "cost": ["cpu_s_per_gib_returned", "zone_lock_hold_us", "zone_lock_wait_s"],
+    "cost": [
+        "cpu_s_per_gib_returned",
+        "zone_lock_hold_us",
+        "zone_lock_wait_s",
+        "vcpu_fault_s",
+        "vcpu_interrupted_s",
+        "vcpu_displaced_s",
+    ],
     "vcpus": [
         "operations",
         "operations_per_s",

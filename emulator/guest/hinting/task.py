@@ -10,6 +10,7 @@ from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.layout import SEGMENT
 from devices.virtio.notifier import Notifier
 from emulator.guest.clock import Clock
+from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Cycle, Wait, require_decision
 from emulator.guest.histogram import bucket_indices
 from emulator.guest.mm.layout import PAGE_SHIFT, TICK_MASK, TICK_SHIFT
@@ -33,14 +34,19 @@ async def report_free_pages(
     freed: Notifier,
     hinting: npt.NDArray[Any],
     clock: Clock,
+    costs: GuestCosts | None = None,
 ) -> None:
-    """Run a mechanism's cycle for ever; `hinting`: HINTING[1], what it counts."""
+    """Run a mechanism's cycle for ever.
+
+    hinting: HINTING[1], what it counts;  costs: what it pays in virtual time.
+    """
     counts = hinting[0]
     while True:
         await trio.lowlevel.checkpoint()  # Cancellable even while every decision is to report.
         decision = cycle.step(clock.now_s())
         require_decision(decision, cycle)
         if isinstance(decision, Wait):
+            await _pay(costs, reports=0)
             with trio.move_on_at(clock.deadline(decision.until_s)):
                 await freed.wait_notified()
             counts["wakeups"] += 1
@@ -50,6 +56,7 @@ async def report_free_pages(
         # back earlier, it would discard memory in use.  So report() is shielded, and must end
         # by itself: acknowledged (True), or with the device reset (False).
         with trio.CancelScope(shield=True):
+            await _pay(costs, reports=1)
             reported = await reporter.report(segments_of(batch))
         now_s = clock.now_s()
         if reported:
@@ -57,6 +64,13 @@ async def report_free_pages(
         else:
             counts["failed_reports"] += 1
         cycle.drain(reported, now_s)
+        await _pay(costs, reports=0)
+
+
+async def _pay(costs: GuestCosts | None, *, reports: int) -> None:
+    """Take the time that the last step cost, where nothing takes time by itself."""
+    if costs is not None:
+        await trio.sleep(costs.charge_task(reports))
 
 
 def segments_of(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:

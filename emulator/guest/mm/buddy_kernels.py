@@ -79,6 +79,7 @@ def unlink_free(mm: Any, z: int, pfn: int, order: int) -> None:
     list_del(mm.pages, pfn)
     page["mark"] = 0
     mm.zones[z]["nr_free"][order] -= 1
+    mm.zones[z]["list_moves"] += 1
 
 
 @kernel(inline=True)
@@ -94,6 +95,7 @@ def link_free(mm: Any, z: int, pfn: int, order: int, migratetype: int, tail: boo
         list_add(mm.pages, sentinel, pfn)
     page["kind"] = BUDDY
     mm.zones[z]["nr_free"][order] += 1
+    mm.zones[z]["list_moves"] += 1
 
 
 @kernel(inline=True)
@@ -192,6 +194,7 @@ def move_to_free_list(mm: Any, z: int, pfn: int, order: int, migratetype: int) -
     list_del(mm.pages, pfn)
     sentinel = free_list_sentinel(mm, z, order, migratetype)
     list_add_tail(mm.pages, tail_of_list(mm, z, order, migratetype, sentinel), pfn)
+    mm.zones[z]["list_moves"] += 1
 
 
 @kernel(inner=True)

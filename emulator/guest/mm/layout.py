@@ -93,6 +93,8 @@ ZONE: Final = np.dtype(
             "watermark_boost",
             "lowmem_reserve",
             "nr_free",
+            "list_moves",
+            "list_steps",
         ],
         "formats": [
             "<u4",
@@ -109,8 +111,10 @@ ZONE: Final = np.dtype(
             "<i8",
             "<i8",  # what an allocation that prefers a higher zone must leave, pages
             ("<i8", NR_ORDERS),  # blocks, over all migratetypes, as in struct free_area
+            "<i8",  # blocks put on a free list or taken off one; what a hold of the lock costs
+            "<i8",  # blocks that the hinting task only looked at, on its way along a list
         ],
-        "offsets": [0, 64, 72, 80, 88, 128, 136, 144, 152, 160, 168, 176, 184, 192],
+        "offsets": [0, 64, 72, 80, 88, 128, 136, 144, 152, 160, 168, 176, 184, 192, 280, 288],
         "itemsize": 320,
     },
     align=True,
@@ -145,6 +149,9 @@ ACTOR: Final = np.dtype(
             "lock_wait_ns",
             "lock_acquired_ns",
             "lock_hold_max_ns",
+            "lock_takes",
+            "lock_held_ns",
+            "huge_faults",
             "drain_requested",
             "arrivals",
             "state",
@@ -164,6 +171,9 @@ ACTOR: Final = np.dtype(
             "<i8",
             "<i8",
             "<i8",
+            "<i8",  # how often it took a zone's lock
+            "<i8",  # how long it held them in sum (virtual time only)
+            "<i8",  # faults of `faults` that made 512 pages resident at once
             "<u4",  # set by others: give your per-CPU lists back
             "<u4",  # barriers that this actor has come to
             "<u4",  # ACTOR_*
@@ -172,7 +182,7 @@ ACTOR: Final = np.dtype(
             ("<i8", NR_BUCKETS),
         ],
         "offsets": [
-            *range(0, 88, 8),
+            *range(0, 112, 8),
             128,
             132,
             136,
@@ -201,11 +211,16 @@ KERNEL: Final = np.dtype(
             "thp",
             "virtual",
             "virtual_now_ns",
+            "priced",
             "doorbell",
+            "lock_ns",
+            "list_move_ns",
+            "list_step_ns",
         ],
-        "formats": ["<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<i8", "<u4"],
-        "offsets": [0, 8, 16, 24, 32, 40, 48, 64],
-        "itemsize": 128,  # `doorbell` on a line of its own: any vCPU that frees may ring it.
+        # What a hold of a zone's lock costs in virtual time, if it is `priced`.
+        "formats": [*["<i8"] * 8, "<u4", "<f8", "<f8", "<f8"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56, 64, 128, 136, 144],
+        "itemsize": 192,  # `doorbell` on a line of its own: any vCPU that frees may ring it.
     },
     align=True,
 )

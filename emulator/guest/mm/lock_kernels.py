@@ -88,17 +88,40 @@ def lock_zone(mm: Any, z: int, actor: int) -> int:
         _lock_slowly(mm, z, actor)
     acquired_ns = now(mm)
     mm.actors[actor]["lock_acquired_ns"] = acquired_ns
+    mm.actors[actor]["lock_takes"] += 1
     return acquired_ns
 
 
 @kernel(inner=True)
+def _priced_hold_ns(mm: Any, z: int) -> int:
+    """What this hold of the lock takes in virtual time: a price for each thing that was done."""
+    zone, prices = mm.zones[z], mm.kernel[0]
+    held_ns = prices["lock_ns"]
+    held_ns += zone["list_moves"] * prices["list_move_ns"]
+    held_ns += zone["list_steps"] * prices["list_step_ns"]
+    zone["list_moves"] = 0
+    zone["list_steps"] = 0
+    return i64(held_ns + 0.5)
+
+
+@kernel(inner=True)
+def _count_hold(mm: Any, actor: int, held_ns: int) -> None:
+    record = mm.actors[actor]
+    record["lock_hold_ns"][bucket_of(held_ns)] += 1
+    if held_ns > record["lock_hold_max_ns"]:
+        record["lock_hold_max_ns"] = held_ns
+
+
+@kernel(inner=True)
 def unlock_zone(mm: Any, z: int, actor: int) -> None:
-    """Release the lock, wake a sleeper, and count how long it was held (real time only)."""
+    """Release the lock, wake a sleeper, and count how long it was held: in real time as it was, in
+    virtual time, in which nothing takes time by itself, as it is priced or not at all."""
     if mm.kernel[0]["virtual"] == 0:
-        held_ns = monotonic_ns() - i64(mm.actors[actor]["lock_acquired_ns"])
-        mm.actors[actor]["lock_hold_ns"][bucket_of(held_ns)] += 1
-        if held_ns > mm.actors[actor]["lock_hold_max_ns"]:
-            mm.actors[actor]["lock_hold_max_ns"] = held_ns
+        _count_hold(mm, actor, monotonic_ns() - i64(mm.actors[actor]["lock_acquired_ns"]))
+    elif mm.kernel[0]["priced"] != 0:
+        held_ns = _priced_hold_ns(mm, z)
+        mm.actors[actor]["lock_held_ns"] += held_ns
+        _count_hold(mm, actor, held_ns)
     if exchange(mm.zones, z, "lock", np.uint32(0)) >= np.uint32(LOCK_WAITERS):
         futex_wake(mm.zones, z, "lock", 1, 0)
 
@@ -130,4 +153,5 @@ def try_acquire_zone(mm: Any, z: int, actor: int) -> int:
     if compare_exchange(mm.zones, z, "lock", old, mine) != old:
         return LOCK_HELD
     mm.actors[actor]["lock_acquired_ns"] = now(mm)
+    mm.actors[actor]["lock_takes"] += 1
     return found

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emulator.config.balloon import BalloonConfig, ManagerConfig
+from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation
 from emulator.config.scenario import (
     SCENARIOS,
-    BalloonConfig,
     GuestConfig,
-    ManagerConfig,
     MechanismConfig,
     RunConfig,
     Scenario,
@@ -324,3 +324,29 @@ def test_a_bad_balloon_is_named(text: str, message: str) -> None:
     document = f"{text}\n{SMALL}" if text.startswith("balloon =") else SMALL + text
     with pytest.raises(ConfigError, match=f"^{message}"):
         decode_scenario(tomllib.loads(document), name="x", source="x")
+
+
+def test_prices_are_read_and_written_and_left_out() -> None:
+    document = tomllib.loads(SMALL)
+    assert decode_scenario(document, name="x", source="x").cost is None
+    document["cost"] = {}
+    assert decode_scenario(document, name="x", source="x").cost == CostConfig()
+    document["cost"] = {"host_fault": "2.5us", "list_step": "155ns"}
+    scenario = decode_scenario(document, name="x", source="x")
+    assert scenario.cost == CostConfig(host_fault_s=2.5e-6)
+    assert decode_scenario(tomllib.loads(to_toml(scenario)), name="x", source="x") == scenario
+
+
+@pytest.mark.parametrize(
+    ("cost", "message"),
+    [
+        ({"host_falt": "1us"}, "cost.host_falt: unknown key; did you mean 'host_fault'?"),
+        ({"exit": "-1us"}, "cost.exit: '-1us' is not a time: it must not be negative"),
+        ({}, "cost: in virtual time, faults are counted in accounted RAM only; use --set guest"),
+    ],
+)
+def test_bad_prices_are_refused(cost: dict[str, str], message: str) -> None:
+    document = tomllib.loads(SMALL) | {"cost": cost, "run": {"launcher": "virtual"}}
+    with pytest.raises(ConfigError) as raised:
+        decode_scenario(document, name="x", source="x")
+    assert str(raised.value).startswith(message)

@@ -101,3 +101,30 @@ def test_of_real_memory_the_first_word_of_each_page_is_used(guest: Guest) -> Non
         words[(pfn + 1) * 512] = 0
         verify(guest.mm, ram, 0, pfn, 1)
         assert violations(guest) == 1
+
+
+def test_a_touch_of_nothing_gets_a_huge_page_where_the_host_has_them(guest: Guest) -> None:
+    ram = RamView(np.zeros(1024, np.int64), 0, 1, np.zeros(2, np.int64))
+    actor = guest.mm.actors[0]
+    pfn = int(alloc(guest.mm, 0, 0, MOVABLE))
+    touch(guest.mm, ram, 0, pfn, 0)
+    assert (int(actor["faults"]), int(actor["huge_faults"])) == (512, 1)
+    assert ram.huge.tolist() == [1, 0]
+    assert (ram.words[:512] != 0).all() and not ram.words[512:].any()
+    other = int(alloc(guest.mm, 0, 0, MOVABLE))
+    touch(guest.mm, ram, 0, other, 0)
+    assert actor["faults"] == 512  # It is there already.
+    verify(guest.mm, ram, 0, pfn, 0)
+    verify(guest.mm, ram, 0, other, 0)
+    assert violations(guest) == 0
+
+
+def test_where_a_huge_page_was_split_a_touch_gets_a_small_one(guest: Guest) -> None:
+    ram = RamView(np.zeros(512, np.int64), 0, 1, np.zeros(1, np.int64))
+    ram.words[200:] = 1
+    pfn = int(alloc(guest.mm, 0, 2, MOVABLE))
+    assert pfn + 4 <= 200
+    touch(guest.mm, ram, 0, pfn, 2)
+    actor = guest.mm.actors[0]
+    assert (int(actor["faults"]), int(actor["huge_faults"])) == (4, 0)
+    assert not ram.huge.any()

@@ -203,6 +203,7 @@ def _walk_list(mm: Any, actor: int, batch: Any, z: int, order: int, migratetype:
     while at != sentinel and not full:
         colder = at
         at = list_prev(mm.pages, at)
+        mm.zones[z]["list_steps"] += 1
         if mm.pages[colder]["mark"] & MARK_STATE != 0:
             continue
         stamp = i64(mm.pages[colder]["stamp"])

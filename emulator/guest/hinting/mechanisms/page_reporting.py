@@ -108,6 +108,7 @@ def _walk_list(mm: Any, actor: int, batch: Any, z: int, order: int, migratetype:
     at = list_next(mm.pages, sentinel)
     while at != sentinel:
         after = list_next(mm.pages, at)
+        mm.zones[z]["list_steps"] += 1
         if mm.pages[at]["mark"] & MARK_REPORTED == 0:
             if control["budget"] < 0:
                 exchange(mm.hooks.control, 0, "state", np.uint32(REQUESTED))
