@@ -21,6 +21,7 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "ageing": f"{_HERE}.ageing:Ageing",
     "migrate": f"{_HERE}.migrate:Migrate",
     "uml_memhog": f"{_HERE}.uml_memhog:UmlMemhog",
+    "build": f"{_HERE}.build:Build",
 }
 
 

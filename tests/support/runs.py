@@ -34,6 +34,11 @@ SMALL: Final = {
         'workload.idle="3s"',
         'guest.memory="64MiB"',
     ),
+    "build": (
+        *('guest.memory="64MiB"', "workload.jobs=6", 'workload.compiler="3MiB"'),
+        *('workload.assembler="1MiB"', 'workload.assembly="256KiB"', 'workload.object="64KiB"'),
+        *('workload.rate="16MiB/s"', 'workload.idle="3s"'),
+    ),
 }
 
 
