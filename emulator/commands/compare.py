@@ -37,8 +37,8 @@ _REPEATS_MAX: Final = 1000
     "mechanisms",
     type=MechanismName(),
     multiple=True,
-    required=True,
-    help="A mechanism, also as NAME(KEY=VALUE,...), or all; the first is the baseline.",
+    help="A mechanism, also as NAME(KEY=VALUE,...), or all; the first is the baseline. Without "
+    "any, what the scenario compares.",
 )
 @click.option(
     "--repeat",
@@ -74,7 +74,7 @@ def compare_command(
     if as_json and as_mail:
         raise ConfigError("--json and --mail: choose one of them")
     loaded = load_scenario(scenario, overrides(settings, **options))
-    candidates = read_candidates(mechanisms, loaded, registered())
+    candidates = read_candidates(mechanisms or loaded.compare.mechanisms, loaded, registered())
     require_runnable(loaded)
     for candidate in candidates:
         require_mechanism(candidate.mechanism.name, where="--mechanism")

@@ -161,6 +161,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError("time_limit: must be above 0; leave the key out for no limit")
 
 
+class CompareConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `compare` compares where its command line names nothing.
+
+    `mechanisms`: as `--mechanism` takes them, the baseline first.
+    """
+
+    mechanisms: tuple[str, ...] = ()
+
+
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole scenario.  `name` and `source` come from its file unless the file names itself."""
 
@@ -172,6 +181,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     balloon: BalloonConfig | None = None  # None: the guest has none, unless its mechanism is one.
     run: RunConfig = RunConfig()
     cost: CostConfig | None = None  # None: in virtual time, work costs nothing.
+    compare: CompareConfig = CompareConfig()
     expect: tuple[Expectation, ...] = ()
     published: tuple[Published, ...] = ()
     name: str = "scenario"
@@ -215,8 +225,8 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     workload_kind, workload = named_table(rest.pop("workload", None), "workload", "kind")
     expect, published = _tables(rest, "expect"), _tables(rest, "published")
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
-    balloon = rest.pop("balloon", None)
-    cost = rest.pop("cost", None)
+    balloon, cost = rest.pop("balloon", None), rest.pop("cost", None)
+    compare = rest.pop("compare", {})
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
@@ -231,6 +241,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         balloon=None if balloon is None else decode_balloon(balloon),
         run=decode_parameters(RunConfig, run, where="run"),
         cost=None if cost is None else decode_parameters(CostConfig, cost, where="cost"),
+        compare=decode_parameters(CompareConfig, compare, where="compare"),
         expect=tuple(
             decode_expectation(table, where=f"expect.{index}") for index, table in enumerate(expect)
         ),
@@ -252,8 +263,13 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
 
 def to_toml(scenario: Scenario) -> str:
     """The scenario as a file with every key given; loading it gives an equal scenario."""
-    balloon = scenario.balloon
-    own = {} if scenario.cost is None else {"cost": encode_parameters(scenario.cost)}
+    own = {}  # Tables whose absence has a meaning.
+    if scenario.balloon is not None:
+        own["balloon"] = encode_balloon(scenario.balloon)
+    if scenario.cost is not None:
+        own["cost"] = encode_parameters(scenario.cost)
+    if scenario.compare.mechanisms:
+        own["compare"] = encode_parameters(scenario.compare)
     return dumps(
         {
             "question": scenario.question,
@@ -262,7 +278,6 @@ def to_toml(scenario: Scenario) -> str:
             "mechanism": {"name": scenario.mechanism.name, **scenario.mechanism.parameters},
             "workload": {"kind": scenario.workload.kind, **scenario.workload.parameters},
             "host": encode_parameters(scenario.host),
-            **({} if balloon is None else {"balloon": encode_balloon(balloon)}),
             "run": encode_parameters(scenario.run),
             **own,
             "expect": [encode_expectation(e) for e in scenario.expect],

@@ -31,7 +31,8 @@ def invoke(*arguments: str) -> Result:
     ("arguments", "message"),
     [
         ([], "Missing argument 'SCENARIO'"),
-        (["memhog"], "Missing option '--mechanism'"),
+        (["memhog"], "0 given; a comparison needs two or more"),
+        (["order_delay", "--set", "compare.mechanisms=['of','off']"], "no mechanism 'of'; did you"),
         (["memhog", "--mechanism", "off"], "1 given; a comparison needs two or more"),
         (["memhog", "--mechanism", "off", "--mechanism", "off"], "off: named twice"),
         (["memhgo", *BOTH], "memhgo: no such scenario; did you mean 'memhog'?"),
