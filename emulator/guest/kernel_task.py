@@ -84,7 +84,7 @@ class GuestKernel:
         cycle: Any = self._cycle
         try:
             if isinstance(reporter, FreePageHinter):
-                await hint_free_pages(cycle, reporter, self._hinting)
+                await hint_free_pages(cycle, reporter, self._hinting, self._costs)
             elif cycle is not None:
                 await report_free_pages(
                     self.mm, cycle, reporter, freed, self._hinting, self._clock, self._costs

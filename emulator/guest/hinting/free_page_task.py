@@ -8,6 +8,8 @@ import trio
 from devices.balloon.free_page_driver import FreePageDriver
 from devices.balloon.layout import HINT_DONE, HINT_STOP
 from devices.virtio.notifier import Notifier
+from emulator.guest.cost import GuestCosts
+from emulator.guest.hinting.task import pay
 from emulator.guest.mm.layout import PAGE_SHIFT
 
 
@@ -48,14 +50,23 @@ class FreePageHintCycle(Protocol):
 
 
 async def hint_free_pages(
-    cycle: FreePageHintCycle, hinter: FreePageHinter, hinting: npt.NDArray[Any]
+    cycle: FreePageHintCycle,
+    hinter: FreePageHinter,
+    hinting: npt.NDArray[Any],
+    costs: GuestCosts | None = None,
 ) -> None:
-    """Answer the host for ever (report_free_page_func); `hinting`: HINTING[1], what it counts."""
+    """Answer the host for ever (report_free_page_func).
+
+    hinting: HINTING[1], what it counts;  costs: what it pays in virtual time.
+    """
     driver, counts = hinter.driver, hinting[0]
     active: int | None = None  # The id that is being answered.
     answered = HINT_STOP
+    notified = 0
     while True:
         await trio.lowlevel.checkpoint()
+        await pay(costs, reports=notified)
+        notified = 0
         for slot in driver.take_used():
             order = cycle.acknowledge(slot)
             counts["reports"] += 1
@@ -67,16 +78,16 @@ async def hint_free_pages(
         if active is None:
             if asked not in (HINT_DONE, HINT_STOP, answered) and driver.add_command(asked):
                 active = answered = asked
-                _publish(hinter)
+                notified += _publish(hinter)
                 continue
         elif asked == active and driver.full:
             pass  # Linux spins here: it allocates and frees until an entry is used.
         elif asked == active and _hint_one(cycle, driver):
-            _publish(hinter)
+            notified += _publish(hinter)
             continue
         elif driver.add_command(HINT_STOP):
             active = None
-            _publish(hinter)
+            notified += _publish(hinter)
             continue
         if not driver.queue.enable_notifications():
             await hinter.call.wait_notified()
@@ -92,6 +103,9 @@ def _hint_one(cycle: FreePageHintCycle, driver: FreePageDriver) -> bool:
     return block is not None
 
 
-def _publish(hinter: FreePageHinter) -> None:
-    if hinter.driver.publish():
-        hinter.kick.notify()
+def _publish(hinter: FreePageHinter) -> bool:
+    """Whether the host had to be notified."""
+    if not hinter.driver.publish():
+        return False
+    hinter.kick.notify()
+    return True

@@ -46,7 +46,7 @@ async def report_free_pages(
         decision = cycle.step(clock.now_s())
         require_decision(decision, cycle)
         if isinstance(decision, Wait):
-            await _pay(costs, reports=0)
+            await pay(costs, reports=0)
             with trio.move_on_at(clock.deadline(decision.until_s)):
                 await freed.wait_notified()
             counts["wakeups"] += 1
@@ -56,7 +56,7 @@ async def report_free_pages(
         # back earlier, it would discard memory in use.  So report() is shielded, and must end
         # by itself: acknowledged (True), or with the device reset (False).
         with trio.CancelScope(shield=True):
-            await _pay(costs, reports=1)
+            await pay(costs, reports=1)
             reported = await reporter.report(segments_of(batch))
         now_s = clock.now_s()
         if reported:
@@ -64,10 +64,10 @@ async def report_free_pages(
         else:
             counts["failed_reports"] += 1
         cycle.drain(reported, now_s)
-        await _pay(costs, reports=0)
+        await pay(costs, reports=0)
 
 
-async def _pay(costs: GuestCosts | None, *, reports: int) -> None:
+async def pay(costs: GuestCosts | None, *, reports: int) -> None:
     """Take the time that the last step cost, where nothing takes time by itself."""
     if costs is not None:
         await trio.sleep(costs.charge_task(reports))
