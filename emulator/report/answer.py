@@ -148,4 +148,6 @@ def _price(summary: Summary) -> str:
     seconds = summary.cost.cpu_s_per_gib_returned
     if seconds is None:
         return ""
-    return f"The price: {duration_text(seconds)} of CPU time for each GiB returned."
+    # In virtual time nothing is measured: it is what the work costs by the scenario's prices.
+    priced = "" if summary.virtual_s is None else ", by the scenario's [cost]"
+    return f"The price: {duration_text(seconds)} of CPU time for each GiB returned{priced}."
