@@ -12,7 +12,7 @@ STYLE: Final = """
   color-scheme: light dark;
   --page: #fcfcfa; --ink: #1b2430; --muted: #566170; --grid: #d9dee5;
   --shade: #eceff4; --accent: #00639c; --good: #00694f; --bad: #b3261e; --bad-page: #fdecea;
-  --resident: #0072b2; --free: #b45f06; --reported: #8a3f8f;
+  --resident: #0072b2; --free: #b45f06; --reported: #8a3f8f; --balloon: #00795a;
   --cause-0: #0072b2; --cause-1: #b45f06; --cause-2: #00795a; --cause-3: #8a3f8f;
   --cause-4: #5b6472;
   --run-0: #0072b2; --run-1: #b45f06; --run-2: #00795a; --run-3: #8a3f8f;
@@ -22,7 +22,7 @@ STYLE: Final = """
   :root {
     --page: #11151b; --ink: #e8ecf2; --muted: #a0acba; --grid: #333c48;
     --shade: #1e242d; --accent: #6cbdf0; --good: #4fc9a4; --bad: #ff9a8f; --bad-page: #3a1c1a;
-    --resident: #56b4e9; --free: #f0a44b; --reported: #d79be2;
+    --resident: #56b4e9; --free: #f0a44b; --reported: #d79be2; --balloon: #2fbf97;
     --cause-0: #56b4e9; --cause-1: #f0a44b; --cause-2: #2fbf97; --cause-3: #d79be2;
     --cause-4: #aab2bf;
     --run-0: #56b4e9; --run-1: #f0a44b; --run-2: #2fbf97; --run-3: #d79be2;

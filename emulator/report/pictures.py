@@ -35,6 +35,7 @@ _COLOURS: Final = {
     "#050501": ("resident", "#0072b2"),
     "#050502": ("free", "#b45f06"),
     "#050503": ("reported", "#8a3f8f"),
+    "#050504": ("balloon", "#00795a"),
     "#060600": ("run-0", "#0072b2"),
     "#060601": ("run-1", "#b45f06"),
     "#060602": ("run-2", "#00795a"),
@@ -55,6 +56,7 @@ _CURVES: Final = {
     "resident_bytes": ("host resident", "#050501", "-", 1.8),
     "guest_free_bytes": ("guest free", "#050502", (0, (5, 2)), 1.6),
     "guest_reported_bytes": ("guest reported", "#050503", (0, (1.2, 1.6)), 2.0),
+    "balloon_bytes": ("balloon", "#050504", (0, (7, 2, 1.5, 2)), 1.8),
 }
 _POINTS_MAX: Final = 600
 _SIZE_UNITS: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
@@ -82,9 +84,10 @@ class Canvas:
 
 
 def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Canvas) -> str | None:
-    """Host resident memory, filled, beside guest free and reported memory, over the phases.
+    """Host resident memory, filled, beside guest free and reported memory and the balloon, over
+    the phases.
 
-    Returns SVG text, or `None` if no sample has any of the three.
+    Returns SVG text, or `None` if no sample has any of them.
     """
     columns = {key: _known(series, key) for key in _CURVES}
     if not any(times for times, _ in columns.values()):

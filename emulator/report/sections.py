@@ -142,6 +142,8 @@ def memory_over_time(
         "The filled area is memory that the host has given to the guest. The dashed line is what "
         "the guest has free, the dotted one what it has reported of that to the host."
     )
+    if any(row.balloon_bytes is not None for row in series):
+        caption += " The dashes and dots are what is in the guest's balloon."
     if missing:
         caption += f" {listed(missing).capitalize()}: {NOT_MEASURED}."
     return element("section", [title, picture(wide, narrow, alternative, caption)])
