@@ -73,7 +73,8 @@ from emulator.workloads.workload import Workload
 FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 # What a guest's processes wake each other by: "freed" the hinting task, "short" and "config" the
-# balloon's tasks, and for each queue NAME.kick the device and NAME.call the driver.
+# balloon's tasks, relief.CPU a vCPU that was out of memory, and for each queue NAME.kick the device
+# and NAME.call the driver.
 Wires = Mapping[str, Notifier]
 
 
@@ -213,7 +214,9 @@ class Machine:
     def wire_names(self) -> list[str]:
         """What `Wires` must hold."""
         queues = [f"{name}.{end}" for name in self.queue_layouts for end in ("kick", "call")]
-        return ["freed", "short", "config", *queues]
+        inflatable = self.balloon_config is not None
+        vcpus = range(self.scenario.guest.vcpus if inflatable else 0)
+        return ["freed", "short", "config", *queues, *(f"relief.{cpu}" for cpu in vcpus)]
 
     def reporter(self, wires: Wires) -> FreePageReporter | FreePageHinter:
         """The hinting task's way to the device; empties the ring."""
@@ -257,7 +260,7 @@ class Machine:
         if self.balloon_config is None:
             return None
         state, shortages = self.guest["balloon"], self.guest["shortages"]
-        return OutOfMemory(state, shortages, cpu, wires["short"])
+        return OutOfMemory(state, shortages, cpu, wires["short"], wires[f"relief.{cpu}"])
 
     def stats_driver(self) -> StatsDriver:
         """The guest's half of the statistics queue; empties the ring."""

@@ -81,7 +81,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
         ),
         host=host_figures(rows, times.host_cpu_s),
         hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
-        balloon=balloon_figures(guest.get("balloon"), host),
+        balloon=balloon_figures(guest, host, times),
         cost=cost_figures(actors, host, times),
         vcpus=VcpuFigures(
             operations=operations,
@@ -153,20 +153,29 @@ def hinting_figures(hinting: Any, host: Any, own: dict[str, Any] | None) -> Hint
     )
 
 
-def balloon_figures(state: npt.NDArray[Any] | None, host: Any) -> BalloonFigures:
-    """What the balloon did; `state`: BALLOON_STATE[1], None: the guest has none."""
-    if state is None:
+def balloon_figures(
+    guest: Mapping[str, npt.NDArray[Any]], host: Any, times: RunTimes
+) -> BalloonFigures:
+    """What the balloon did; nothing is measured where the guest has none.
+
+    What vCPUs wait for is round trips, which take no virtual time.
+    """
+    if "balloon" not in guest:
         return BalloonFigures()
-    balloon = state[0]
+    balloon = guest["balloon"][0]
+    reached = int(balloon["reached"])
     return BalloonFigures(
         target_bytes_end=int(balloon["target_pages"]) * PAGE_SIZE,
         balloon_bytes_end=int(balloon["pages"]) * PAGE_SIZE,
         inflated_bytes=int(balloon["inflated_pages"]) * PAGE_SIZE,
         deflated_bytes=int(balloon["deflated_pages"]) * PAGE_SIZE,
+        targets=int(host["targets"]),
+        targets_reached=reached,
+        follow_s_max=int(balloon["follow_ns_max"]) / 1e9 if reached else None,
         shortfalls=int(balloon["shortfalls"]),
         oom_calls=int(balloon["oom_calls"]),
         oom_bytes=int(balloon["oom_pages"]) * PAGE_SIZE,
-        targets=int(host["targets"]),
+        oom_wait_s=None if times.virtual else int(guest["shortages"]["waited_ns"].sum()) / 1e9,
         wishes_cut=int(host["wishes_cut"]),
         guest_statistics=int(host["guest_statistics"]),
     )

@@ -35,8 +35,8 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     phases                      that vCPU                       supervisor       relaxed
     mechanism.*                 as its file says
     balloon                     guest kernel                    vCPUs, supervisor  relaxed
-    shortages.asked             that vCPU                       guest kernel     relaxed
     shortages.answered          guest kernel                    that vCPU        relaxed
+    shortages.* (rest)          that vCPU                       guest kernel, supervisor  relaxed
     queue.*                     as VIRTIO 1.3 section 2.7 says
     config.actual               guest kernel                    host             relaxed
     config.* (rest)             host                            guest kernel     relaxed

@@ -90,10 +90,13 @@ class BalloonFigures(_Section, frozen=True):
     balloon_bytes_end: int | None = None
     inflated_bytes: int | None = None  # Counted among the claimed ones, too.
     deflated_bytes: int | None = None
+    targets: int | None = None  # How often the target was changed.
+    targets_reached: int | None = None
+    follow_s_max: float | None = None  # The longest way to a target that was reached.
     shortfalls: int | None = None  # Batches that the guest could not fill.
     oom_calls: int | None = None
     oom_bytes: int | None = None  # Given back because a vCPU was out of memory.
-    targets: int | None = None  # How often the target was changed.
+    oom_wait_s: float | None = None  # What vCPUs waited for that, in sum.
     wishes_cut: int | None = None  # By a manager that asked for what cannot be.
     guest_statistics: int | None = None  # How often the guest's figures came.
 

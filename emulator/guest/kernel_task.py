@@ -110,7 +110,9 @@ class GuestKernel:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._balloon.follow_target, wires["config"])
-                nursery.start_soon(self._balloon.serve_shortages, shortages, wires["short"])
+                reliefs = [wires[f"relief.{cpu}"] for cpu in range(self._actor)]
+                serve = self._balloon.serve_shortages
+                nursery.start_soon(serve, shortages, wires["short"], reliefs)
                 nursery.start_soon(answer)
         except* DeviceError as group:
             broken = f"the host broke the guest's balloon device: {group.exceptions[0]}"

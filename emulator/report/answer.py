@@ -10,6 +10,7 @@ from emulator.report.free_orders import which_survive
 from emulator.report.wording import (
     NOT_MEASURED,
     count_text,
+    counted,
     duration_text,
     listed,
     milliseconds_text,
@@ -60,6 +61,7 @@ def answer(summary: Summary) -> str:
         _soundness(summary),
         _came_back(summary),
         _stayed(summary),
+        _followed(summary),
         _trickled(summary),
         which_survive(summary),
         _price(summary),
@@ -125,6 +127,25 @@ def _resident(summary: Summary, stayed: int) -> str:
     if resident is None or resident >= _CLEARLY * stayed:
         return ""
     return f" At most {size_text(resident)} of that is resident; the rest was not touched."
+
+
+def _followed(summary: Summary) -> str:
+    """How the balloon followed its target, and what the guest had to wait for."""
+    balloon = summary.balloon
+    if balloon.targets is None or balloon.targets_reached is None:
+        return ""
+    sentence = f"Of {counted(balloon.targets, 'target')} the balloon reached "
+    if not balloon.targets_reached or balloon.follow_s_max is None:
+        sentence += "none."
+    else:
+        within = duration_text(balloon.follow_s_max)
+        sentence += f"{count_text(balloon.targets_reached)}, within {within} at most."
+    if not balloon.oom_calls:
+        return sentence
+    sentence += f" Out of memory, vCPUs had {size_text(balloon.oom_bytes)} of it back"
+    if balloon.oom_wait_s is None:
+        return f"{sentence}."
+    return f"{sentence}, and waited {duration_text(balloon.oom_wait_s)} for that."
 
 
 def _trickled(summary: Summary) -> str:

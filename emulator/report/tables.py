@@ -145,12 +145,15 @@ def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
     figures = (
         size_figure("target at the end", balloon.target_bytes_end),
         size_figure("in the balloon at the end", balloon.balloon_bytes_end),
+        _count("targets set", balloon.targets, "targets"),
+        _count("targets reached", balloon.targets_reached, "targets"),
+        _seconds("longest way to one", balloon.follow_s_max),
         size_figure("inflated", balloon.inflated_bytes),
         size_figure("deflated", balloon.deflated_bytes),
         size_figure("of it out of memory", balloon.oom_bytes),
         _count("times out of memory", balloon.oom_calls, "times"),
+        _seconds("vCPUs waited for that", balloon.oom_wait_s),
         _count("batches not filled", balloon.shortfalls, "batches"),
-        _count("targets set", balloon.targets, "targets"),
         _count("wishes cut", balloon.wishes_cut, "wishes"),
         _count("guest's figures", balloon.guest_statistics, "times"),
     )

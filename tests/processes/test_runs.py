@@ -120,6 +120,9 @@ def test_a_balloon_gives_back_to_processes_that_are_out_of_memory() -> None:
     assert summary.oracle.violations == 0
     assert summary.vcpus.failed_allocations == 0
     assert (figures.oom_bytes or 0) > 0
+    assert 0 < (figures.oom_wait_s or 0) < 30
+    assert figures.targets == 2
+    assert (figures.targets_reached or 0) >= 1
     assert figures.guest_statistics is not None
     assert figures.balloon_bytes_end == (figures.inflated_bytes or 0) - (
         figures.deflated_bytes or 0

@@ -76,6 +76,7 @@ def test_the_target_is_followed_both_ways() -> None:
     assert run.summary.balloon.shortfalls == pytest.approx(5, abs=1)
     assert at[4.1] == 0  # And more than it has is all of it.
     assert run.summary.balloon.wishes_cut == 3
+    assert run.summary.balloon.targets_reached == 3  # All but the third.
     assert run.summary.balloon.targets == 4
 
 

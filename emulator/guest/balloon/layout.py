@@ -1,7 +1,7 @@
 """The guest's balloon in shared memory.
 
     balloon      BALLOON_STATE[1]     written by the guest's kernel; vCPUs and supervisor read
-    shortages    SHORTAGE[nr_cpus]    `asked` by that vCPU, `answered` by the guest's kernel
+    shortages    SHORTAGE[nr_cpus]    `answered` by the guest's kernel, the rest by that vCPU
 
 All words are relaxed: each has one writer, and who acts on one looks at the page array afterwards,
 under its locks.
@@ -27,6 +27,8 @@ BALLOON_STATE: Final = np.dtype(
         ("inflated_pages", "<i8"),  # since the start: told to the host, and acknowledged
         ("deflated_pages", "<i8"),
         ("shortfalls", "<i8"),  # batches that the guest could not fill; each waited 200 ms
+        ("reached", "<i8"),  # how often a target was reached after it had been changed
+        ("follow_ns_max", "<i8"),  # the longest time that took
         ("oom_calls", "<i8"),  # OOM notifications, and the pages that they gave back
         ("oom_pages", "<i8"),
     ],
@@ -35,9 +37,9 @@ BALLOON_STATE: Final = np.dtype(
 
 SHORTAGE: Final = np.dtype(
     {
-        "names": ["asked", "answered"],
-        "formats": ["<i8", "<i8"],
-        "offsets": [0, 8],
+        "names": ["asked", "answered", "waited_ns"],
+        "formats": ["<i8", "<i8", "<i8"],
+        "offsets": [0, 8, 16],
         "itemsize": 64,
     },
     align=True,

@@ -10,7 +10,6 @@ import trio
 
 from devices.virtio.notifier import Notifier
 
-_POLL_S: Final = 0.001
 _WAIT_S_MAX: Final = 10.0  # For the host; after that the allocation fails, as without a balloon.
 
 
@@ -20,6 +19,7 @@ class OutOfMemory:
     state:      BALLOON_STATE[1]
     shortages:  SHORTAGE[nr_cpus]
     short:      wakes the guest's kernel
+    relief:     is how that wakes this vCPU
     """
 
     def __init__(
@@ -28,10 +28,12 @@ class OutOfMemory:
         shortages: npt.NDArray[Any],
         cpu: int,
         short: Notifier,
+        relief: Notifier,
     ) -> None:
         self._state = state[0]
         self._shortage = shortages[cpu]
         self._short = short
+        self._relief = relief
 
     async def notify(self) -> bool:
         """Have pages given back; False: there are none, or nobody may take them.
@@ -43,8 +45,9 @@ class OutOfMemory:
         asked = int(self._shortage["asked"]) + 1
         self._shortage["asked"] = asked
         self._short.notify()
+        began_s = trio.current_time()
         with trio.move_on_after(_WAIT_S_MAX):
             while self._shortage["answered"] != asked:
-                await trio.sleep(_POLL_S)
-            return True
-        return False
+                await self._relief.wait_notified()
+        self._shortage["waited_ns"] += round((trio.current_time() - began_s) * 1e9)
+        return bool(self._shortage["answered"] == asked)

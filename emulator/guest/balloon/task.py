@@ -5,6 +5,7 @@ Linux's work item (update_balloon_size_func) and OOM notifier (virtio_balloon_oo
 are allocated or the work sleeps, but from when they enter or leave until the host has been told.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -47,22 +48,36 @@ class BalloonTask:
 
     async def follow_target(self, changed: Notifier) -> None:
         """Keep to the target for ever; `changed` is notified when the host has set another."""
+        began_s: float | None = None
         while True:
             await trio.lowlevel.checkpoint()
             missing = self.balloon.towards_target()
             if missing == 0 or not self._inflate.driver.running:
+                if missing == 0 and began_s is not None:
+                    self._count_reached(trio.current_time() - began_s)
+                    began_s = None
                 await changed.wait_notified()
                 continue
+            if began_s is None:
+                began_s = trio.current_time()
             if missing > 0:
                 await self._fill(missing)
             else:
                 await self._leak(-missing)
             self.balloon.write_actual()
 
-    async def serve_shortages(self, shortages: npt.NDArray[Any], short: Notifier) -> None:
+    def _count_reached(self, after_s: float) -> None:
+        self._state["reached"] += 1
+        longest_ns = max(int(self._state["follow_ns_max"]), round(after_s * 1e9))
+        self._state["follow_ns_max"] = longest_ns
+
+    async def serve_shortages(
+        self, shortages: npt.NDArray[Any], short: Notifier, reliefs: Sequence[Notifier]
+    ) -> None:
         """Give 256 pages back whenever a vCPU is out of memory, for ever.
 
-        shortages: SHORTAGE[nr_cpus]; `short` is notified after one has asked.
+        shortages: SHORTAGE[nr_cpus]; `short` is notified after a vCPU has asked, and its notifier
+        among `reliefs` when it has been answered.
         """
         while True:
             await short.wait_notified()
@@ -74,6 +89,7 @@ class BalloonTask:
                 self._state["oom_pages"] += await self._leak(OOM_PAGES)
                 self.balloon.write_actual()
                 shortages[cpu]["answered"] = asked
+                reliefs[cpu].notify()
 
     def reset(self) -> None:
         """The device has been stopped: whatever waits for it ends."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from emulator.report.answer import answer
 from emulator.report.text import render_summary
-from emulator.summary import OracleFigures, Phase, StrandedFigures, Summary, check
+from emulator.summary import BalloonFigures, OracleFigures, Phase, StrandedFigures, Summary, check
 from tests.support.sample_run import (
     MIB,
     QUESTION,
@@ -98,6 +98,17 @@ def test_answer_says_what_came_back_what_stayed_and_the_price() -> None:
     assert "66.3 MiB in blocks below the reporting order" in words
     assert "125 ms of CPU time for each GiB returned" in words
     assert "page cache" not in words  # Measured, and nothing stayed there.
+
+
+def test_answer_says_how_the_balloon_followed_its_target() -> None:
+    said = "Of 5 targets the balloon reached 4, within 750 ms at most."
+    waited = " Out of memory, vCPUs had 3 MiB of it back, and waited 2 ms for that."
+    assert said + waited in answer(sample_summary())
+    unknown = BalloonFigures(targets=2, targets_reached=0, oom_calls=1, oom_bytes=MIB)
+    assert "vCPUs had 1 MiB of it back. " in answer(sample_summary(balloon=unknown))
+    never = BalloonFigures(targets=1, targets_reached=0, oom_calls=0)
+    assert "Of 1 target the balloon reached none." in answer(sample_summary(balloon=never))
+    assert "balloon" not in answer(unmeasured_summary())
 
 
 def test_answer_puts_a_violation_first() -> None:

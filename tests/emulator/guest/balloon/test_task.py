@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,8 @@ class Ballooned:
             hinting=self.hinting,
             freed=self.wires["freed"],
         )
-        self.oom = OutOfMemory(self.state, self.shortages, 0, self.wires["short"])
+        self.relief = LocalNotifier()
+        self.oom = OutOfMemory(self.state, self.shortages, 0, self.wires["short"], self.relief)
         self.seen: list[tuple[float, int, int]] = []  # when, actual then, pages discarded
 
     def _teller(self, name: str) -> HostTeller:
@@ -79,8 +79,9 @@ class Ballooned:
             if deflate:
                 nursery.start_soon(self.serve, "deflate")
             nursery.start_soon(self.task.follow_target, self.wires["config"])
-            serve = partial(self.task.serve_shortages, self.shortages, self.wires["short"])
-            nursery.start_soon(serve)
+            reliefs = [self.relief]
+            short = self.wires["short"]
+            nursery.start_soon(self.task.serve_shortages, self.shortages, short, reliefs)
             yield nursery
             nursery.cancel_scope.cancel()
             if not deflate:
@@ -113,6 +114,8 @@ async def test_it_goes_to_the_target_by_batches_and_says_so_after_each(
         ballooned.host.device.set_target(0)
         await wait_all_tasks_blocked()
         assert ballooned.guest.free_lists() == {(10, MOVABLE): [0]}
+    state = ballooned.state[0]
+    assert (state["reached"], state["follow_ns_max"]) == (3, 0)
     counts = ballooned.hinting[0]
     assert (counts["reports"], counts["blocks"]) == (3, 600)
     assert counts["claimed_bytes"] == 600 * PAGE_SIZE
@@ -143,6 +146,12 @@ async def test_a_guest_that_cannot_give_waits_before_it_tells_and_tries_again(
         await trio.sleep(0.4)
         assert ballooned.balloon.pages == 284  # and hands that over at 1.2 s.
         assert ballooned.actual == 284
+        assert ballooned.state[0]["reached"] == 0
+        ballooned.host.device.set_target(284)
+        await trio.sleep(0.3)
+    state = ballooned.state[0]
+    assert state["reached"] == 1
+    assert state["follow_ns_max"] == pytest.approx(1.5e9, abs=0.21e9)
 
 
 async def test_the_host_is_told_before_a_page_is_free(autojump_clock: MockClock) -> None:
@@ -220,6 +229,7 @@ async def test_a_vcpu_waits_so_long_for_a_host_that_does_not_answer(
         began_s = trio.current_time()
         assert not await ballooned.oom.notify()
         assert trio.current_time() == pytest.approx(began_s + 10)
+    assert ballooned.shortages[0]["waited_ns"] == pytest.approx(10e9)
 
 
 async def test_with_the_device_reset_nothing_waits_and_nothing_is_told(
