@@ -3,10 +3,13 @@
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
 from emulator.errors import ConfigError, RunFailed
+from emulator.guest.mm.check_kernels import CHECK_MESSAGES, check_zone
+from emulator.guest.mm.layout import BALLOON, NR_KINDS
 from emulator.machine import Machine
 from emulator.summary import SeriesRow
 from tests.support.runs import Simulated, simulate, small
@@ -36,6 +39,17 @@ def assert_sound(run: Simulated) -> None:
     assert last.balloon_bytes == balloon.balloon_bytes_end
     places = (last.guest_free_bytes, summary.stranded.percpu_bytes, last.balloon_bytes)
     assert sum(place or 0 for place in places) == summary.guest.memory_bytes
+
+
+def count_pages(machine: Machine, row: SeriesRow) -> None:
+    """At any time of a run: every page is in one place, and so many are in the balloon."""
+    mm, state = machine.memory(), machine.guest["balloon"][0]
+    counts = np.zeros(NR_KINDS, np.int64)
+    for z in range(len(mm.zones)):
+        error, where = check_zone(mm, z, counts)
+        assert error == 0, f"{row.time_s} s, zone {z}, page {where}: {CHECK_MESSAGES[error]}"
+    assert counts.sum() == mm.kernel[0]["nr_pages"]
+    assert counts[BALLOON] == state["pages"] + state["between"]
 
 
 @pytest.mark.parametrize("ram", ["memfd", "accounted"])
@@ -153,7 +167,9 @@ def test_any_small_machine_is_sound(random: Any, seed: int, machine: dict[str, A
             f'balloon.every="{machine["every_ms"]}ms"',
             f'balloon.manager={{name="wave",{wave}}}',
             f"run.seed={seed}",
-        )
+            'run.sample="20ms"',
+        ),
+        count_pages,
     )
     assert_sound(run)
 
