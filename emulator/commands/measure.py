@@ -129,7 +129,10 @@ def _published_lines(table: "ScaleTable") -> list[str]:
         lines += textwrap.wrap(f"- {one.published.what}", _WIDTH, subsequent_indent="  ")
         words = [missing_words(one.published, one.why)] if one.why else []
         for row in one.rows:
-            measured = _difference(row) if one.published.against else _per_s(row)
+            measured = _per_s(row)
+            if one.published.against:
+                alone = " (one pair)" if len(row.differences) == 1 else ""
+                measured = f"{_difference(row)}{alone}"
             who = f"{row.mechanism.rpartition('/')[2]}, {counted(row.vcpus, 'vCPU')}"
             words.append(f"{who}: {measured_words(measured or NOT_MEASURED, one.published)}")
         for line in words:

@@ -193,7 +193,7 @@ def test_published_figures_stand_beside_the_rows_they_are_about() -> None:
     ]
     assert [row.mechanism for row in table.published[0].rows] == ["page_reporting"]
     lines = "\n".join(scale_lines(table))
-    assert "    page_reporting, 1 vCPU: measured +0.0 %, published -1 % (who)" in lines
+    assert "    page_reporting, 1 vCPU: measured +0.0 % (one pair), published -1 % (who)" in lines
     assert "    published -1 % (who); not measured here: it takes 16 vCPUs" in lines
     assert "    off, 1 vCPU: measured 16,384 /s, published -1 % (who)" in lines
 
