@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from devices.vhost_user.socket_file import SocketFile
@@ -43,20 +44,7 @@ def observe_uml(
     Raises ConfigError for what no real guest can do, MachineLacks that names the packages to
     install, RunFailed if the guest ended or took too long.
     """
-    mechanism, workload = load_parts(scenario)
-    if not isinstance(workload, UmlMemhog):
-        where = scenario.where("workload")
-        raise ConfigError(f"{where}.kind: a real Linux guest can run uml_memhog only")
-    if scenario.guest.vcpus != 1:
-        raise ConfigError(f"{scenario.where('guest')}.vcpus: User-Mode Linux has 1")
-    offered = [name for name in FEATURES_DEFAULT if name != _REPORTING]
-    parameters: tuple[str, ...] = ()
-    if isinstance(mechanism, PageReporting):
-        offered.append(_REPORTING)
-        parameters = _kernel_parameters(scenario, mechanism)
-    elif mechanism.name != "off":
-        where = scenario.where("mechanism")
-        raise ConfigError(f"{where}.name: a real Linux guest has page_reporting, or off")
+    workload, features, parameters = _asked_of_linux(scenario)
     packages = Packages.find()
     try:
         return trio.run(
@@ -64,7 +52,7 @@ def observe_uml(
             scenario,
             workload,
             packages,
-            feature_bits(tuple(offered)),
+            features,
             parameters,
             output,
             observer,
@@ -74,14 +62,33 @@ def observe_uml(
         raise first_cause(group) from None
 
 
-def _kernel_parameters(scenario: Scenario, mechanism: PageReporting) -> tuple[str, ...]:
-    """The order can be chosen; all else is the kernel's."""
+def _asked_of_linux(scenario: Scenario) -> tuple[UmlMemhog, int, tuple[str, ...]]:
+    """The workload, the features to offer and the kernel's parameters.
+
+    Raises ConfigError for what a real Linux cannot be asked.
+    """
+    mechanism, workload = load_parts(scenario)
+    guest, mechanism_at = scenario.guest, scenario.where("mechanism")
+    if scenario.run.launcher != "uml":
+        raise ConfigError(f'{scenario.where("run")}.launcher: a real Linux guest needs "uml"')
+    if not isinstance(workload, UmlMemhog):
+        where = scenario.where("workload")
+        raise ConfigError(f"{where}.kind: a real Linux guest can run uml_memhog only")
+    if guest.vcpus != 1 or guest.ram != "memfd" or guest.zones:
+        raise ConfigError(
+            f"{scenario.where('guest')}: User-Mode Linux has 1 vCPU, real pages and zones of its "
+            f'own; use vcpus = 1, ram = "memfd" and no zones'
+        )
+    offered = [name for name in FEATURES_DEFAULT if name != _REPORTING]
+    if mechanism.name == "off":
+        return workload, feature_bits(tuple(offered)), ()
+    if not isinstance(mechanism, PageReporting):
+        raise ConfigError(f"{mechanism_at}.name: a real Linux guest has page_reporting, or off")
     if mechanism != PageReporting(order=mechanism.order):
-        where = scenario.where("mechanism")
-        raise ConfigError(f"{where}: in a real Linux guest only the order can be chosen")
-    if mechanism.order is None:
-        return ()
-    return (f"page_reporting.page_reporting_order={mechanism.order}",)
+        raise ConfigError(f"{mechanism_at}: in a real Linux guest only the order can be chosen")
+    order = mechanism.order
+    parameters = () if order is None else (f"page_reporting.page_reporting_order={order}",)
+    return workload, feature_bits((*offered, _REPORTING)), parameters
 
 
 async def _run(
@@ -129,7 +136,7 @@ async def _run(
         launcher=scenario.run.launcher,
         seed=scenario.run.seed,
         wall_s=trio.current_time() - began_s,
-        guest=record.guest_figures(),
+        guest=msgspec.structs.replace(record.guest_figures(), vcpus=scenario.guest.vcpus),
         host=record.host_figures(),
         hinting=record.hinting_figures(hog.latency_ms()),
         cost=CostFigures(),
