@@ -153,7 +153,7 @@ MACHINES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 @given(random=st.random_module(), seed=st.integers(0, 2**63 - 1), machine=MACHINES)
-@settings(max_examples=15, deadline=None, phases=[Phase.generate])
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
 def test_any_small_machine_is_sound(random: Any, seed: int, machine: dict[str, Any]) -> None:
     """Targets that change faster than they can be followed, and below what the guest can give."""
     wave = f'least="{machine["least"]}MiB",most="64MiB",period="{machine["period_ms"]}ms"'
