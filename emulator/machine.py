@@ -48,6 +48,7 @@ from emulator.errors import ConfigError, MachineLacks
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.balloon.task import BalloonTask
+from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.hinting.registry import load_mechanism
@@ -229,8 +230,13 @@ class Machine:
         driver = FreePageDriver(queue, ring["config"], ring["command"], addr)
         return FreePageHinter(driver, kick=kick, call=call)
 
-    def balloon_task(self, mm: GuestMemory, wires: Wires) -> BalloonTask | None:
-        """The guest's balloon, empty, if it has one; empties its rings.  The guest has booted."""
+    def balloon_task(
+        self, mm: GuestMemory, wires: Wires, costs: GuestCosts | None = None
+    ) -> BalloonTask | None:
+        """The guest's balloon, empty, if it has one; empties its rings.  The guest has booted.
+
+        costs: what it pays in virtual time.
+        """
         if self.balloon_config is None:
             return None
         ring = self.regions["ring"].arrays
@@ -253,6 +259,7 @@ class Machine:
             deflate=tellers[1],
             hinting=self.guest["hinting"],
             freed=wires["freed"],
+            costs=costs,
         )
 
     def out_of_memory(self, cpu: int, wires: Wires) -> OutOfMemory | None:

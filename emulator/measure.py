@@ -158,8 +158,9 @@ def balloon_figures(
 ) -> BalloonFigures:
     """What the balloon did; nothing is measured where the guest has none.
 
-    What vCPUs wait for is round trips, which take no virtual time.
+    What vCPUs wait for is round trips, which take no virtual time unless they have a price.
     """
+    known = not times.virtual or times.vcpus_paid_s is not None
     if "balloon" not in guest:
         return BalloonFigures()
     balloon = guest["balloon"][0]
@@ -175,7 +176,7 @@ def balloon_figures(
         shortfalls=int(balloon["shortfalls"]),
         oom_calls=int(balloon["oom_calls"]),
         oom_bytes=int(balloon["oom_pages"]) * PAGE_SIZE,
-        oom_wait_s=None if times.virtual else int(guest["shortages"]["waited_ns"].sum()) / 1e9,
+        oom_wait_s=int(guest["shortages"]["waited_ns"].sum()) / 1e9 if known else None,
         wishes_cut=int(host["wishes_cut"]),
         guest_statistics=int(host["guest_statistics"]),
     )

@@ -18,6 +18,7 @@ async def serve_queue(
     kick: Notifier,
     call: Notifier,
     discard: Callable[[npt.NDArray[Any]], Awaitable[None]],
+    otherwise: Callable[[], Awaitable[None]] | None = None,
     requests_max: int = 64,
 ) -> None:
     """Serve the queue `name` until the driver breaks the protocol, or for ever.
@@ -25,18 +26,19 @@ async def serve_queue(
     kick, call:    wake us, and the driver
     discard:       awaited with the `DISCARD_RANGE[n]`, n >= 1, of each request, before that
                    request is given back; what it raises ends the task, the request not given back
+    otherwise:     awaited in its place for a request of which nothing is discarded
     requests_max:  served before other tasks get their turn
 
     Returns, with `device.broken` set, after a DriverError: until then nothing is lost, and after
-    it nothing is touched.  A request that a cancellation finds is completed first: `discard` is
-    shielded and must end by itself.
+    it nothing is touched.  A request that a cancellation finds is completed first: `discard` and
+    `otherwise` are shielded and must end by themselves.
     """
     queue = device.queues[name]
     try:
         while device.broken is None:
             await trio.lowlevel.checkpoint()
             queue.disable_notifications()
-            more = await _serve(device, name, call, discard, requests_max)
+            more = await _serve(device, name, call, discard, otherwise, requests_max)
             if not more and not queue.enable_notifications():
                 await kick.wait_notified()
     except DriverError as error:
@@ -48,6 +50,7 @@ async def _serve(
     name: str,
     call: Notifier,
     discard: Callable[[npt.NDArray[Any]], Awaitable[None]],
+    otherwise: Callable[[], Awaitable[None]] | None,
     requests_max: int,
 ) -> bool:
     """Serve what is there; whether there may be more."""
@@ -58,6 +61,9 @@ async def _serve(
         if len(request.ranges):
             with trio.CancelScope(shield=True):
                 await discard(request.ranges)
+        elif otherwise is not None:
+            with trio.CancelScope(shield=True):
+                await otherwise()
         if device.complete(request):
             call.notify()
     return True

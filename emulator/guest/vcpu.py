@@ -113,8 +113,10 @@ class Vcpu:
             self.after_batch()
             if self._out_of_memory is not None and self._actor["failed_allocations"] > failed:
                 shortages = 1 if got else shortages + 1
+                short_s = self.clock.now_s()
                 helped = shortages <= _SHORTAGES_MAX and await self._out_of_memory.notify()
-                self.clock.now_s()
+                waited_s = self.clock.now_s() - short_s
+                began_s += 0.0 if self._bill is None else waited_s  # Its pace knows of no wait.
                 if helped and got < asked:  # It is tried again: it has not failed.
                     self._actor["failed_allocations"] -= 1
                     continue

@@ -42,6 +42,10 @@ async def serve_guest(
         if virtual_cost is not None:
             await virtual_cost(len(ranges))
 
+    async def nothing_to_discard() -> None:
+        if virtual_cost is not None:
+            await virtual_cost(0)
+
     handle_hints = _forget if migration is None else migration.skip
     try:
         async with trio.open_nursery() as nursery:
@@ -54,6 +58,7 @@ async def serve_guest(
                         kick=wires[f"{name}.kick"],
                         call=wires[f"{name}.call"],
                         discard=handle_hints if name == FREE_PAGE else discard,
+                        otherwise=None if name == FREE_PAGE else nothing_to_discard,
                     )
                 )
     finally:

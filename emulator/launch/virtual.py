@@ -101,13 +101,13 @@ async def _run(
     )
     clock = Clock(mm.kernel)
     wires = {name: LocalNotifier() for name in machine.wire_names()}
-    balloon = machine.balloon_task(mm, wires)
     prices, host = scenario.cost, machine.host[0]
     host_costs = HostCosts(machine.host, prices, scenario.host.discard_bytes_per_s)
     guest_costs = None
     if prices is not None:
         guest_costs = GuestCosts(mm, prices, lambda: int(host["discards"]))
     hinting = machine.guest["hinting"]
+    balloon = machine.balloon_task(mm, wires, guest_costs)
     guest_kernel = GuestKernel(mm, machine.mechanism, hinting, clock, balloon, guest_costs)
     sampler = Sampler(machine.guest, machine.host, machine.ram)
     discarder = Discarder.of_ram(machine.ram, machine.host)

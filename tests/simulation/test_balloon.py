@@ -126,6 +126,21 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert first.summary.balloon == second.summary.balloon
 
 
+def test_a_round_trip_has_its_price() -> None:
+    """For each 256 pages: an exit, a wake-up, the host's work, and the locks of 256 frees."""
+    work = ("workload.iterations=1", 'workload.delay="2s"', "guest.vcpus=1", "guest.ram=accounted")
+    free_of_charge = simulate(small("memhog", CLASSIC, steps((0, 8)), *work)).summary
+    priced = simulate(small("memhog", CLASSIC, steps((0, 8)), *work, "cost={}")).summary
+    assert free_of_charge.balloon.oom_wait_s is None
+    assert priced.vcpus.failed_allocations == 0
+    calls, waited_s = priced.balloon.oom_calls or 0, priced.balloon.oom_wait_s or 0
+    assert calls == free_of_charge.balloon.oom_calls
+    assert 48e-6 < waited_s / calls < 100e-6
+    fill = [next(p for p in s.phases if p.name == "fill 1") for s in (free_of_charge, priced)]
+    took_s = [phase.end_s - phase.start_s for phase in fill]
+    assert took_s[1] - took_s[0] > waited_s
+
+
 def test_wishes_that_cannot_be_are_cut_and_counted() -> None:
     manager = 'balloon.manager={name="wave",least="0B",most="1GiB",period="2s"}'
     run = simulate(small("memhog", CLASSIC, manager, 'balloon.every="100ms"'))

@@ -16,6 +16,8 @@ from devices.balloon.page_number_task import HostTeller
 from devices.virtio.notifier import Notifier
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.layout import OOM_PAGES
+from emulator.guest.cost import GuestCosts
+from emulator.guest.hinting.task import pay
 from emulator.guest.mm.layout import PAGE_SIZE
 
 _SHORT_S: Final = 0.2  # "Sleep for at least 1/5 of a second before retry."
@@ -27,6 +29,7 @@ class BalloonTask:
     inflate, deflate:   tell the host, each by its queue
     hinting:            HINTING[1]: inflated pages count as reports do
     freed:              wakes the hinting task, as a vCPU does that frees
+    costs:              what it pays in virtual time
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class BalloonTask:
         deflate: HostTeller,
         hinting: npt.NDArray[Any],
         freed: Notifier,
+        costs: GuestCosts | None = None,
     ) -> None:
         self.balloon: Final = balloon
         self._state = balloon.state[0]
@@ -44,6 +48,7 @@ class BalloonTask:
         self._deflate = deflate
         self._counts = hinting[0]
         self._freed = freed
+        self._costs = costs
         self._balloon_lock = trio.Lock()
 
     async def follow_target(self, changed: Notifier) -> None:
@@ -110,6 +115,7 @@ class BalloonTask:
         async with self._balloon_lock:
             self.balloon.enqueue(taken)
             with trio.CancelScope(shield=True):
+                await pay(self._costs, reports=1)
                 told = await self._inflate.tell(taken)
         if told:
             self._state["inflated_pages"] += len(taken)
@@ -123,6 +129,7 @@ class BalloonTask:
             pfns = self.balloon.dequeue(pages)
             if len(pfns):
                 with trio.CancelScope(shield=True):
+                    await pay(self._costs, reports=1)
                     await self._deflate.tell(pfns)
                 self.balloon.release(pfns)
                 self._state["deflated_pages"] += len(pfns)

@@ -59,6 +59,29 @@ async def test_the_host_is_told_after_the_pages_were_discarded(
     assert served.machine.device.balloon_bytes == 4 * PAGE
 
 
+async def test_a_request_of_which_nothing_is_discarded_takes_its_time_too(
+    autojump_clock: MockClock,
+) -> None:
+    served = Served("deflate")
+    teller = served.teller()
+
+    async def otherwise() -> None:
+        await trio.sleep(2)
+
+    async def serve() -> None:
+        device, kick, call = served.machine.device, served.kick, served.call
+        await serve_queue(
+            device, "deflate", kick=kick, call=call, discard=served.discard, otherwise=otherwise
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        began_s = trio.current_time()
+        assert await teller.tell(np.array([1], PFN))
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == began_s + 2
+
+
 async def test_a_reset_ends_a_shielded_tell_even_if_the_driver_restarts_at_once() -> None:
     served = Served("deflate")
     teller = served.teller()
