@@ -9,20 +9,20 @@ from typing import Final
 from emulator.config.units import write_size
 from emulator.errors import MachineLacks
 
-_FOLDERS: Final = ("/dev/shm", "/run/shm", "/tmp", "/var/tmp")
+_SHM: Final = "/dev/shm"
 _PUNCH_HOLE_KEEP_SIZE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 _PROBE_BYTES: Final = 1 << 20
 
 
 def memory_folder(memory_bytes: int) -> Path:
-    """The first folder that will do: TMPDIR, /dev/shm, /tmp or /var/tmp.
+    """The first folder that will do: TMPDIR, /dev/shm, or where temporary files lie otherwise.
 
     The guest maps its memory executable, so the file system must not be mounted noexec (containers'
     /dev/shm is); it must have the room, for a touch of what is not there would kill the guest; and
     a punched hole must give memory back.  Raises MachineLacks if none will do.
     """
     refused = []
-    for name in filter(None, (os.environ.get("TMPDIR"), *_FOLDERS)):
+    for name in filter(None, (os.environ.get("TMPDIR"), _SHM, tempfile.gettempdir())):
         why = _refusal(Path(name), memory_bytes)
         if why is None:
             return Path(name)
