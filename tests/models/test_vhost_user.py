@@ -21,7 +21,13 @@ from devices.vhost_user.messages import (
     Word,
 )
 from tests.devices.vhost_user.frames import Fuzzer
-from tests.devices.vhost_user.machines import FEATURES, QUEUE_SIZE, GuestMemory, open_descriptors
+from tests.devices.vhost_user.machines import (
+    FEATURES,
+    QUEUE_SIZE,
+    GuestMemory,
+    close_forgotten,
+    open_descriptors,
+)
 from tests.devices.vhost_user.talk import BIT_30, Talk
 
 ALL = ProtocolFeature(sum(ProtocolFeature))
@@ -49,6 +55,7 @@ class BackendMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        close_forgotten()
         self.before = open_descriptors()
         self.rings = [Ring(GuestMemory()) for _ in range(QUEUES)]
         for index, ring in enumerate(self.rings):

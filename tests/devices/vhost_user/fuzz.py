@@ -17,7 +17,12 @@ import trio
 
 from devices.vhost_user.transport import Detached, Event, QueueStopped, Server
 from tests.devices.vhost_user.frames import Fuzzer
-from tests.devices.vhost_user.machines import Guest, ServedBalloon, open_descriptors
+from tests.devices.vhost_user.machines import (
+    Guest,
+    ServedBalloon,
+    close_forgotten,
+    open_descriptors,
+)
 
 _EPISODE_S = 20.0
 _GUEST_EVERY = 16
@@ -89,6 +94,7 @@ async def fuzz(
 ) -> Counter[str]:
     """Until the time is up or so many episodes are done; how often what happened."""
     seen: Counter[str] = Counter()
+    close_forgotten()
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at and seen["episodes"] != episodes:
         at = seed + seen["episodes"]
