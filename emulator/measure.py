@@ -133,7 +133,6 @@ def own_figures(machine: Machine) -> dict[str, Any] | None:
 
 def hinting_figures(hinting: Any, host: Any, own: dict[str, Any] | None) -> HintingFigures:
     """What was reported, what came back, how soon, and what was wanted back."""
-    latency = hinting["reclaim_latency_ns"]
     returned, refaulted = int(host["returned_bytes"]), int(host["refaulted_bytes"])
     return HintingFigures(
         reports=int(hinting["reports"]),
@@ -143,13 +142,18 @@ def hinting_figures(hinting: Any, host: Any, own: dict[str, Any] | None) -> Hint
         refaulted_bytes=refaulted,
         regret=refaulted / returned if returned else None,
         wakeups=int(hinting["wakeups"]),
-        reclaim_latency_ms=ReclaimLatency(
-            p50=scaled(percentile(latency, 0.5), 1e-6),
-            p90=scaled(percentile(latency, 0.9), 1e-6),
-            p99=scaled(percentile(latency, 0.99), 1e-6),
-            max=scaled(percentile(latency, 1.0), 1e-6),
-        ),
+        reclaim_latency_ms=reclaim_latency(hinting["reclaim_latency_ns"]),
         mechanism=own,
+    )
+
+
+def reclaim_latency(counts: npt.NDArray[Any]) -> ReclaimLatency:
+    """Percentiles of the discards' latencies."""
+    return ReclaimLatency(
+        p50=scaled(percentile(counts, 0.5), 1e-6),
+        p90=scaled(percentile(counts, 0.9), 1e-6),
+        p99=scaled(percentile(counts, 0.99), 1e-6),
+        max=scaled(percentile(counts, 1.0), 1e-6),
     )
 
 
@@ -187,23 +191,27 @@ def cost_figures(actors: npt.NDArray[Any], host: Any, times: RunTimes) -> CostFi
     paid = times.vcpus_paid_s
     if times.virtual and paid is None:
         return CostFigures()
-    hold = actors["lock_hold_ns"].sum(axis=0)
     returned_gib = int(host["returned_bytes"]) / _GIB
     cpu_s = None
     if times.host_cpu_s is not None and times.guest_kernel_cpu_s is not None:
         cpu_s = times.host_cpu_s + times.guest_kernel_cpu_s
-    longest_ns = int(actors["lock_hold_max_ns"].max())
     return CostFigures(
         cpu_s_per_gib_returned=cpu_s / returned_gib if cpu_s is not None and returned_gib else None,
-        zone_lock_hold_us=LockHold(
-            p50=scaled(percentile(hold, 0.5), 1e-3),
-            p99=scaled(percentile(hold, 0.99), 1e-3),
-            max=longest_ns / 1e3 if hold.any() else None,
-        ),
+        zone_lock_hold_us=lock_hold(actors),
         zone_lock_wait_s=float(actors["lock_wait_ns"].sum()) / 1e9,
         vcpu_fault_s=None if paid is None else paid.fault_s,
         vcpu_interrupted_s=None if paid is None else paid.interrupted_s,
         vcpu_displaced_s=None if paid is None else paid.displaced_s,
+    )
+
+
+def lock_hold(actors: npt.NDArray[Any]) -> LockHold:
+    """How long zone locks were held by these actors."""
+    hold = actors["lock_hold_ns"].sum(axis=0)
+    return LockHold(
+        p50=scaled(percentile(hold, 0.5), 1e-3),
+        p99=scaled(percentile(hold, 0.99), 1e-3),
+        max=int(actors["lock_hold_max_ns"].max()) / 1e3 if hold.any() else None,
     )
 
 

@@ -4,6 +4,7 @@
                               manifest.json   versions, machine, seed, argv, start
                               log.jsonl       phases and events as they happened, a line each
                               series.csv      a row a sample
+                              series-guests.csv   of several guests: the samples of each
                               summary.json    the figures; not there if the run did not end
                               reports.csv     of a guest that is served over vhost-user: each range
                                               that it reported, written while it runs
@@ -28,6 +29,7 @@ from typing import Any, Final, TextIO
 
 from emulator.config.scenario import Scenario, decode_scenario, to_toml
 from emulator.errors import ConfigError, RunFailed
+from emulator.guests_series import read_guests_series
 from emulator.interrupt import deferred_interrupt
 from emulator.machine_check import describe_machine, describe_versions
 from emulator.observer import Observer
@@ -38,10 +40,11 @@ SCENARIO: Final = "scenario.toml"
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log.jsonl"
 SERIES: Final = "series.csv"
+SERIES_GUESTS: Final = "series-guests.csv"
 SUMMARY: Final = "summary.json"
 REPORTS: Final = "reports.csv"
 REPORT: Final = "report.html"
-_FILES: Final = (SCENARIO, MANIFEST, LOG, SERIES, SUMMARY, REPORTS, REPORT)
+_FILES: Final = (SCENARIO, MANIFEST, LOG, SERIES, SERIES_GUESTS, SUMMARY, REPORTS, REPORT)
 _SAME_SECOND_MAX: Final = 1000
 
 
@@ -167,6 +170,13 @@ class RunFolder:
     def read_series(self) -> list[SeriesRow]:
         """The samples.  Raises `ConfigError` if the file is missing or damaged."""
         return read_series(self._read(SERIES), where=str(self.path / SERIES))
+
+    def read_guests_series(self) -> list[list[SeriesRow]]:
+        """The samples of each guest; none where there is one only.  Raises as `read_series`."""
+        path = self.path / SERIES_GUESTS
+        if not path.is_file():
+            return []
+        return read_guests_series(self._read(SERIES_GUESTS), where=str(path))
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest.  Raises `ConfigError` if the file is missing or damaged."""

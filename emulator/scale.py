@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 
 from emulator.config.published import Published
+from emulator.config.requirements import require_memory
 from emulator.config.scenario import (
     LARGEST_BLOCK_BYTES,
     Scenario,
-    require_memory,
     with_mechanism,
 )
 from emulator.config.units import write_size

@@ -17,6 +17,7 @@ from emulator.config.units import Number
 from emulator.errors import ConfigError
 
 SCHEMA: Final = 1
+_LISTS: Final = ("phases", "guests")
 
 T = TypeVar("T")
 
@@ -172,6 +173,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     oracle: OracleFigures = OracleFigures()
     workload: dict[str, Any] = {}  # Figures of the workload's own, units in the names.
     phases: list[Phase] = []
+    guests: list["Summary"] = []  # Of each, if there are several; the rest is of all together.
 
 
 class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,8 +201,15 @@ class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_json(summary: Summary) -> str:
-    """The text of `summary.json`, indented; NaN and infinities are written as null."""
-    return msgspec.json.format(msgspec.json.encode(summary, enc_hook=_plain), indent=2).decode()
+    """The text of `summary.json`, indented; NaN and infinities are written as null.
+
+    `guests` is there only if there are several.
+    """
+    document = msgspec.to_builtins(summary, enc_hook=_plain)
+    for one in (document, *document["guests"]):
+        if not one["guests"]:
+            del one["guests"]
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
 def from_json(text: str | bytes, *, where: str = "summary.json") -> Summary:
@@ -262,8 +271,8 @@ def check_metric(metric: str) -> None:
     parts = metric.split(".")
     for depth, part in enumerate(parts):
         where = ".".join(parts[: depth + 1])
-        if kind is Phase and depth == 1:
-            continue  # A phase's number or name.
+        if depth and parts[depth - 1] in _LISTS and kind in (Phase, Summary):
+            continue  # A phase's number or name, or a guest's number.
         fields = _fields(kind)
         if part not in fields:
             _no_such_figure(where, part, fields)

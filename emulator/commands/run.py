@@ -9,7 +9,8 @@ import click
 
 from emulator.commands.options import MechanismName, ScenarioName, changing_options, overrides
 from emulator.commands.registries import require_mechanism, require_names
-from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario, require_memory
+from emulator.config.requirements import require_guests, require_memory
+from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario
 from emulator.config.toml import write_string
 from emulator.errors import ConfigError, MachineLacks, MechanismFailed, RunFailed
 from emulator.machine_check import available_bytes
@@ -63,6 +64,7 @@ def require_runnable(scenario: Scenario) -> None:
     """Raise `ConfigError` for what can be known before a run: names, memory, expectations, and
     what the published figures are of."""
     require_names(scenario)
+    require_guests(scenario)
     require_memory(scenario, available_bytes=available_bytes())
     for index, expectation in enumerate(scenario.expect):
         _require_metric(expectation.metric, where=scenario.where(f"expect.{index}.metric"))
@@ -103,8 +105,9 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
     require_runnable(scenario)
     started = datetime.now(UTC)
     folder = RunFolder.create(output, scenario.name, started)
+    memory_bytes = scenario.guests.count * scenario.guest.memory_bytes
     try:
-        with make_view(sys.stderr, memory_bytes=scenario.guest.memory_bytes) as view:
+        with make_view(sys.stderr, memory_bytes=memory_bytes) as view:
             summary = _record(scenario, folder, started, view)
             view.phase("writing the report")
             folder.write_summary(summary)

@@ -4,7 +4,7 @@
     to_toml(scenario)                             the text that repeats the run
 
 Keys carry no units, fields do (`memory = "1GiB"` is `memory_bytes`).  Nothing here looks at the
-machine: `require_memory` is told what is available.  The parameters of a mechanism or a workload
+machine: `requirements` is told what is available.  The parameters of a mechanism or a workload
 are kept as they were read; `decode_parameters(cls, config.parameters, where=...)` makes them an
 instance of the class that the registries name.
 
@@ -22,6 +22,7 @@ import msgspec
 from emulator.config.balloon import BalloonConfig, decode_balloon, encode_balloon
 from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
+from emulator.config.guests import GuestsConfig
 from emulator.config.overrides import apply_overrides
 from emulator.config.parameters import (
     decode_parameters,
@@ -178,6 +179,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mechanism: MechanismConfig
     workload: WorkloadConfig
     host: HostConfig = HostConfig()
+    guests: GuestsConfig = GuestsConfig()
     balloon: BalloonConfig | None = None  # None: the guest has none, unless its mechanism is one.
     run: RunConfig = RunConfig()
     cost: CostConfig | None = None  # None: in virtual time, work costs nothing.
@@ -226,7 +228,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     expect, published = _tables(rest, "expect"), _tables(rest, "published")
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
     balloon, cost = rest.pop("balloon", None), rest.pop("cost", None)
-    compare = rest.pop("compare", {})
+    compare, guests = rest.pop("compare", {}), rest.pop("guests", {})
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
@@ -238,6 +240,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         mechanism=MechanismConfig(name=mechanism_name, parameters=mechanism),
         workload=WorkloadConfig(kind=workload_kind, parameters=workload),
         host=decode_parameters(HostConfig, host, where="host"),
+        guests=decode_parameters(GuestsConfig, guests, where="guests"),
         balloon=None if balloon is None else decode_balloon(balloon),
         run=decode_parameters(RunConfig, run, where="run"),
         cost=None if cost is None else decode_parameters(CostConfig, cost, where="cost"),
@@ -264,6 +267,8 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
 def to_toml(scenario: Scenario) -> str:
     """The scenario as a file with every key given; loading it gives an equal scenario."""
     own = {}  # Tables whose absence has a meaning.
+    if scenario.guests != GuestsConfig():
+        own["guests"] = encode_parameters(scenario.guests)
     if scenario.balloon is not None:
         own["balloon"] = encode_balloon(scenario.balloon)
     if scenario.cost is not None:
@@ -291,18 +296,6 @@ def with_mechanism(scenario: Scenario, name: str) -> Scenario:
     if name == scenario.mechanism.name:
         return scenario
     return msgspec.structs.replace(scenario, mechanism=MechanismConfig(name=name))
-
-
-def require_memory(scenario: Scenario, *, available_bytes: int) -> None:
-    """Raise `ConfigError` if the guest's real pages would not fit in what the machine has left."""
-    needed = scenario.guest.memory_bytes
-    if scenario.guest.ram == "memfd" and needed > available_bytes:
-        fits = available_bytes * 3 // 4 // LARGEST_BLOCK_BYTES * LARGEST_BLOCK_BYTES
-        raise ConfigError(
-            f"{scenario.where('guest')}.memory: {write_size(needed)} of real pages do not fit, "
-            f"{available_bytes >> 20}MiB are available; use --memory {write_size(fits)}, "
-            f"or --set guest.ram=accounted"
-        )
 
 
 def find_scenario(name_or_path: str | Path) -> Path:

@@ -9,11 +9,11 @@ import ctypes
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -63,10 +63,18 @@ def guest_kernel_main(end: socket.socket, handle: Handle, ram: Passed, wires: Pa
     child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
-def host_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires) -> None:
+class Served(NamedTuple):
+    """One guest of the host."""
+
+    handle: Handle
+    ram: Passed
+    wires: PassedWires
+
+
+def host_main(end: socket.socket, guests: Sequence[Served]) -> None:
     """The host."""
-    work = partial(_host, _notifiers(wires))
-    child_main("host", end, handle, ram, ("ring", "host", "vmm"), work)
+    _become("host")
+    trio.run(_live_host, end, guests)
 
 
 def vhost_user_guest_kernel_main(
@@ -94,21 +102,42 @@ def child_main(
     name: str, end: socket.socket, handle: Handle, ram: Passed, parts: tuple[str, ...], work: Work
 ) -> None:
     """Attach to these parts of the machine and do `work`; the end of the channel ends it, too."""
+    _become(name)
+    trio.run(_live, end, handle, ram.detach(), parts, work)
+
+
+def _become(name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The supervisor says when it is over.
     signal.signal(SUPERVISOR_GONE, signal.SIG_DFL)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # With the fork server, which ends with it.
     libc.prctl(_PR_SET_NAME, f"emu {name}".encode()[:15])
-    trio.run(_live, end, handle, ram.detach(), parts, work)
 
 
 async def _live(
     end: socket.socket, handle: Handle, ram_fd: int, parts: tuple[str, ...], work: Work
 ) -> None:
-    channel = Channel(end)
-    try:
+    async with _channel(end) as channel:
         with Machine.attach(handle, ram_fd, *parts) as machine:
             await work(machine, channel)
+
+
+async def _live_host(end: socket.socket, guests: Sequence[Served]) -> None:
+    async with _channel(end) as channel:
+        with ExitStack() as stack:
+            served = []
+            for handle, ram, wires in guests:
+                machine = Machine.attach(handle, ram.detach(), "ring", "host", "vmm")
+                served.append((stack.enter_context(machine), _notifiers(wires)))
+            await _host(served, channel)
+
+
+@asynccontextmanager
+async def _channel(end: socket.socket) -> AsyncIterator[Channel]:
+    """The channel of a process that tells by it what failed."""
+    channel = Channel(end)
+    try:
+        yield channel
     except Exception as error:
         await channel.send(kind="failed", **describe(error))
     await channel.aclose()
@@ -223,25 +252,29 @@ async def _hint_and_balloon(
         await channel.send(kind="done", cpu_s=cpu_s, standing=asdict(kernel.standing()))
 
 
-async def _host(wires: Wires, machine: Machine, channel: Channel) -> None:
-    device, discarder = machine.device(wires), Discarder.of_ram(machine.ram, machine.host)
+async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> None:
+    discarders = [Discarder.of_ram(machine.ram, machine.host) for machine, _ in guests]
+    devices = [machine.device(wires) for machine, wires in guests]
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
-    migration = migration_task(machine, device, discarder)
-    serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(serve, wires=wires))
-        nursery.start_soon(manage_machine, machine, device, wires)
-        if migration is not None:
-            nursery.start_soon(migration.run)
+        for (machine, wires), device, discarder in zip(guests, devices, discarders, strict=True):
+            migration = migration_task(machine, device, discarder)
+            serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
+            nursery.start_soon(partial(serve, wires=wires))
+            nursery.start_soon(manage_machine, machine, device, wires)
+            if migration is not None:
+                nursery.start_soon(migration.run)
         stopped = await channel.receive() is not None
         nursery.cancel_scope.cancel()
     if stopped:
         cpu_s = _cpu_s() - began_cpu_s
-        discarder.settle()
+        for discarder in discarders:
+            discarder.settle()
         await channel.send(kind="done", cpu_s=cpu_s)
-    discarder.close()
+    for discarder in discarders:
+        discarder.close()
 
 
 async def _vhost_user_host(stream: socket.socket, machine: Machine, channel: Channel) -> None:

@@ -64,7 +64,7 @@ def rehearse(scenario: Scenario) -> None:
     # One that would not report anything so small says which of its kind does.
     mechanism = getattr(mechanism, "rehearsal", lambda: mechanism)()
     with Machine.create_for(small, mechanism, workload.rehearsal(), shared=False) as machine:
-        run_virtual(machine, NullObserver())
+        run_virtual([machine], NullObserver())
     marker(scenario).touch()
 
 

@@ -1,8 +1,8 @@
-"""Real processes in real time: a vCPU each, the guest's kernel, the host, and this supervisor.
+"""Real processes in real time: a vCPU each, a guest's kernel, the host, and this supervisor.
 
 The supervisor starts them, waits until all are ready, gives the signal, samples, and stops them in
-the order in which they depend on each other: vCPUs, guest kernel, host.  A vCPU that dies is buried
-and the run goes on; the death of any other ends it.  Whatever happens to any of them, itself
+the order in which they depend on each other: vCPUs, guest kernels, host.  A vCPU that dies is
+buried and the run goes on; the death of any other ends it.  Whatever happens to any of them, itself
 included, no process and no segment stays: names of segments are removed once all have attached, a
 child ends when its channel does, and the fork server's death is a child's.
 """
@@ -11,17 +11,20 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from typing import Final
 
 import trio
 
-from devices.virtio.notifier import EventfdNotifier
 from emulator.errors import MachineLacks, RunFailed
 from emulator.guest.kernel_task import Standing
 from emulator.guest.recovery_task import take_back
+from emulator.guests import Guests, name_of
+from emulator.guests_sampler import GuestsSampler
+from emulator.guests_summary import summarize_guests
 from emulator.launch import children
 from emulator.launch.child import Child, Passed
 from emulator.launch.eventfds import Eventfds
@@ -32,9 +35,8 @@ from emulator.launch.fork_server import (
     take_loading_fd,
 )
 from emulator.machine import Machine
-from emulator.measure import RunTimes, summarize
+from emulator.measure import RunTimes
 from emulator.observer import Observer
-from emulator.sampler import Sampler
 from emulator.summary import Summary
 
 _START_S_MAX: Final = 120.0  # Kernels may have to be compiled.
@@ -42,23 +44,51 @@ _LOOK_EVERY_S: Final = 0.5
 _STOP_S_MAX: Final = 60.0  # A report under way, and counting every page of a large guest.
 
 
-class Supervisor:
-    """One run of one machine."""
+@dataclass(slots=True)
+class _Guest:
+    """One guest's processes, and what they wake each other by."""
 
-    def __init__(self, machine: Machine, context: ForkServerContext, observer: Observer) -> None:
-        self._machine = machine
+    name: str  # Precedes a process's own; empty if this is the only guest.
+    machine: Machine
+    wires: Eventfds
+    start_s: float  # When its workload begins.
+    kernel: Child | None = None
+    vcpus: list[Child] = field(default_factory=list)
+
+
+class Supervisor:
+    """One run of a host's guests."""
+
+    def __init__(
+        self,
+        machines: Guests,
+        context: ForkServerContext,
+        observer: Observer,
+        sampler: GuestsSampler,
+    ) -> None:
+        self._scenario = machines[0].scenario
+        self._machines = machines
         self._context = context
         self._observer = observer
-        self._sampler = Sampler(machine.guest, machine.host, machine.ram)
+        self._sampler = sampler
         self._children: list[Child] = []
         self._began_s = 0.0
 
     async def run(self) -> Summary:
         """Start, run and stop; RunFailed if it did not go well."""
-        with closing(Eventfds.of(self._machine)) as wires:
+        with ExitStack() as stack:
+            guests = [
+                _Guest(
+                    name=name_of(self._machines, index),
+                    machine=machine,
+                    wires=stack.enter_context(closing(Eventfds.of(machine))),
+                    start_s=self._scenario.guests.start_s(index),
+                )
+                for index, machine in enumerate(self._machines)
+            ]
             try:
-                host, guest_kernel, vcpus = await self._start(wires)
-                return await self._run(host, guest_kernel, vcpus, wires["freed"])
+                host = await self._start(guests)
+                return await self._run(host, guests)
             finally:
                 with trio.CancelScope(shield=True):
                     for child in self._children:
@@ -67,14 +97,15 @@ class Supervisor:
                         child.exitcode()
                         await child.channel.aclose()
 
-    async def _start(self, wires: Eventfds) -> tuple[Child, Child, list[Child]]:
+    async def _start(self, guests: Sequence[_Guest]) -> Child:
         """Start all, and wait until all are ready."""
-        machine = self._machine
         try:
             with trio.fail_after(_START_S_MAX):
                 await _wait_loaded()
                 with anonymous_main():
-                    started = self._start_children(wires)
+                    host = self._start_host(guests)
+                    for guest in guests:
+                        self._start_vcpus(guest)
                 for child in self._children:
                     await child.wait_ready()
         except trio.TooSlowError:
@@ -83,52 +114,61 @@ class Supervisor:
             raise ProcessDied("fork server", fork_server_exitcode()) from None
         except OSError as error:
             raise MachineLacks(f"the processes cannot be started: {error.strerror}") from error
-        machine.unlink()
-        return started
+        for guest in guests:
+            guest.machine.unlink()
+        return host
 
-    def _start_children(self, wires: Eventfds) -> tuple[Child, Child, list[Child]]:
-        handle, ram = self._machine.handle(), Passed(self._machine.ram.fd)
-        passed = wires.passed()
+    def _start_child(self, name: str, main: Callable[..., None], *arguments: object) -> Child:
+        child = Child.start(self._context, name, main, *arguments)
+        self._children.append(child)
+        return child
 
-        def start(name: str, main: Callable[..., None], *arguments: object) -> Child:
-            child = Child.start(self._context, name, main, handle, ram, passed, *arguments)
-            self._children.append(child)
-            return child
-
-        if self._machine.scenario.run.transport == "vhost-user":
+    def _start_host(self, guests: Sequence[_Guest]) -> Child:
+        """The host, and each guest's kernel, which is connected to it."""
+        if self._scenario.run.transport == "vhost-user":
+            (guest,) = guests
             front, back = socket.socketpair()
             with front, back:  # Each child gets a duplicate of its own.
-                host = start("host", children.vhost_user_host_main, Passed(back.fileno()))
-                front_end = Passed(front.fileno())
-                guest_kernel = start(
-                    "guest kernel", children.vhost_user_guest_kernel_main, front_end
+                ends = Passed(front.fileno()), Passed(back.fileno())
+                host = self._start_child(
+                    "host", children.vhost_user_host_main, *_served(guest), ends[1]
                 )
-        else:
-            host = start("host", children.host_main)
-            guest_kernel = start("guest kernel", children.guest_kernel_main)
-        vcpus = [
-            start(f"vCPU {index}", children.vcpu_main, index)
-            for index in range(self._machine.scenario.guest.vcpus)
-        ]
-        return host, guest_kernel, vcpus
+                guest.kernel = self._start_child(
+                    "guest kernel",
+                    children.vhost_user_guest_kernel_main,
+                    *_served(guest),
+                    ends[0],
+                )
+            return host
+        host = self._start_child("host", children.host_main, [_served(guest) for guest in guests])
+        for guest in guests:
+            name, main = f"{guest.name}guest kernel", children.guest_kernel_main
+            guest.kernel = self._start_child(name, main, *_served(guest))
+        return host
 
-    async def _run(
-        self, host: Child, guest_kernel: Child, vcpus: list[Child], freed: EventfdNotifier
-    ) -> Summary:
-        scenario = self._machine.scenario
+    def _start_vcpus(self, guest: _Guest) -> None:
+        for index in range(guest.machine.scenario.guest.vcpus):
+            name, main = f"{guest.name}vCPU {index}", children.vcpu_main
+            guest.vcpus.append(self._start_child(name, main, *_served(guest), index))
+
+    async def _run(self, host: Child, guests: Sequence[_Guest]) -> Summary:
+        scenario = self._scenario
         self._began_s = time.monotonic()
         self._observer.phase("running")
         self._take_sample()
+        vcpus = [child for guest in guests for child in guest.vcpus]
+        kernels = [guest.kernel for guest in guests if guest.kernel is not None]
         for child in self._children:
-            await child.channel.send(kind="go")
+            if child not in vcpus:
+                await child.channel.send(kind="go")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sample_for_ever, scenario.run.sample_s)
-            for child in (host, guest_kernel):
+            for child in (host, *kernels):
                 nursery.start_soon(self._follow, child)
             with trio.move_on_after(scenario.run.time_limit_s or float("inf")) as limit:
                 async with trio.open_nursery() as running:
-                    for index, child in enumerate(vcpus):
-                        running.start_soon(self._follow_vcpu, child, index, freed)
+                    for guest in guests:
+                        running.start_soon(self._run_vcpus, guest)
             if limit.cancelled_caught:
                 raise RunFailed(
                     f"the workload took longer than run.time_limit, {scenario.run.time_limit_s} s"
@@ -137,23 +177,33 @@ class Supervisor:
                 raise RunFailed("every vCPU has died; the run was ended")
             ended_s = time.monotonic()
             self._take_sample()
-            for child in (guest_kernel, host):
+            for child in (*kernels, host):
                 await self._stop(child)
             nursery.cancel_scope.cancel()
-        return self._summarize(host, guest_kernel, ended_s)
+        return self._summarize(host, kernels, ended_s)
+
+    async def _run_vcpus(self, guest: _Guest) -> None:
+        """Give them the signal in their time, and follow them to their end."""
+        async with trio.open_nursery() as running:
+            for index, child in enumerate(guest.vcpus):
+                running.start_soon(self._follow_vcpu, guest, child, index)
+            await trio.sleep(guest.start_s)
+            for child in guest.vcpus:
+                await child.channel.send(kind="go")
 
     async def _follow(self, child: Child) -> None:
         """Listen to a child until it is done; ProcessDied if it ends before."""
         while (message := await child.receive()) is not None:
             if message["kind"] == "phase":
-                self._sampler.note(time.monotonic() - self._began_s)
+                for sampler in self._sampler.guests:
+                    sampler.note(time.monotonic() - self._began_s)
             elif message["kind"] == "done":
                 child.done = message
                 child.ended.set()
                 return
         raise ProcessDied(child.name, child.exitcode())
 
-    async def _follow_vcpu(self, child: Child, index: int, freed: EventfdNotifier) -> None:
+    async def _follow_vcpu(self, guest: _Guest, child: Child, index: int) -> None:
         """The same; one that died is buried, and the run goes on."""
         try:
             await self._follow(child)
@@ -161,8 +211,8 @@ class Supervisor:
             event = f"{child.name} {how_ended(child.exitcode())}; the run goes on without it"
             self._observer.event(event)
             now_ns = time.monotonic_ns()
-            pages = await take_back(self._machine.memory(), index, now_ns=now_ns)
-            freed.notify()  # It may have died just before it could.
+            pages = await take_back(guest.machine.memory(), index, now_ns=now_ns)
+            guest.wires["freed"].notify()  # It may have died just before it could.
             self._observer.event(f"{pages} pages of {child.name} were taken back")
 
     async def _stop(self, child: Child) -> None:
@@ -183,20 +233,37 @@ class Supervisor:
     def _take_sample(self) -> None:
         self._observer.sample(self._sampler.sample(time.monotonic() - self._began_s))
 
-    def _summarize(self, host: Child, guest_kernel: Child, ended_s: float) -> Summary:
-        assert host.done is not None and guest_kernel.done is not None
-        standing = Standing(**guest_kernel.done["standing"])
-        if standing.unsound:
-            raise RunFailed(f"the guest's memory is not sound: {standing.unsound}")
-        times = RunTimes(
-            began_s=self._began_s,
-            ended_s=ended_s,
-            wall_s=ended_s - self._began_s,
-            virtual=False,
-            host_cpu_s=host.done["cpu_s"],
-            guest_kernel_cpu_s=guest_kernel.done["cpu_s"],
+    def _summarize(self, host: Child, kernels: Sequence[Child], ended_s: float) -> Summary:
+        assert host.done is not None
+        standings, cpu_s = [], []
+        for index, child in enumerate(kernels):
+            assert child.done is not None
+            standing = Standing(**child.done["standing"])
+            if standing.unsound:
+                name = name_of(self._machines, index)
+                raise RunFailed(f"{name}the guest's memory is not sound: {standing.unsound}")
+            standings.append(standing)
+            cpu_s.append(child.done["cpu_s"])
+        several = len(kernels) > 1
+        times = [
+            RunTimes(
+                began_s=self._began_s,
+                ended_s=ended_s,
+                wall_s=ended_s - self._began_s,
+                virtual=False,
+                host_cpu_s=None if several else host.done["cpu_s"],
+                guest_kernel_cpu_s=one,
+            )
+            for one in cpu_s
+        ]
+        return summarize_guests(
+            self._machines, self._sampler, standings, times, host_cpu_s=host.done["cpu_s"]
         )
-        return summarize(self._machine, self._sampler, standing, times)
+
+
+def _served(guest: _Guest) -> children.Served:
+    machine = guest.machine
+    return children.Served(machine.handle(), Passed(machine.ram.fd), guest.wires.passed())
 
 
 async def _wait_loaded() -> None:
@@ -218,11 +285,17 @@ async def _wait_loaded() -> None:
         raise ProcessDied("fork server", exitcode)
 
 
-def run_processes(machine: Machine, context: ForkServerContext, observer: Observer) -> Summary:
-    """Run a machine whose segments are shared to its end."""
+def run_processes(
+    guests: Guests,
+    context: ForkServerContext,
+    observer: Observer,
+    sampler: GuestsSampler | None = None,
+) -> Summary:
+    """Run guests whose segments are shared to their end; `sampler`: as for `run_virtual`."""
+    sampler = sampler or GuestsSampler(guests)
     try:
         return trio.run(
-            Supervisor(machine, context, observer).run,
+            Supervisor(guests, context, observer, sampler).run,
             restrict_keyboard_interrupt_to_checkpoints=True,  # Never in the middle of our code.
         )
     except BaseExceptionGroup as group:

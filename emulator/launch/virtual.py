@@ -1,4 +1,4 @@
-"""Virtual time: vCPUs, guest kernel and host as tasks of one trio run under a virtual clock.
+"""Virtual time: vCPUs, guest kernels and host as tasks of one trio run under a virtual clock.
 
 The clock stands still while anything can run and then jumps to the next deadline, so that an hour
 of waiting takes seconds; one seed decides everything, also the order in which trio runs tasks that
@@ -7,15 +7,17 @@ are ready at the same instant.  The code that runs is the code of the processes.
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import trio
 import trio.testing
 
 from devices.balloon.driver_task import FreePageReporter
 from devices.virtio.notifier import LocalNotifier
+from emulator.config.scenario import Scenario
 from emulator.errors import RunFailed
 from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.boot import boot
@@ -23,9 +25,11 @@ from emulator.guest.clock import Clock
 from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel, Standing
-from emulator.guest.mm.views import GuestMemory
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
+from emulator.guests import Guests, name_of
+from emulator.guests_sampler import GuestsSampler
+from emulator.guests_summary import summarize_guests
 from emulator.host.cost import HostCosts
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
@@ -33,7 +37,7 @@ from emulator.launch.balloon import manage_machine
 from emulator.launch.failure import first_cause
 from emulator.launch.migration import migration_task
 from emulator.machine import Machine, Wires
-from emulator.measure import RunTimes, summarize
+from emulator.measure import RunTimes
 from emulator.observer import Observer
 from emulator.sampler import Sampler
 from emulator.summary import Summary
@@ -41,36 +45,47 @@ from emulator.summary import Summary
 _STOP_S_MAX: Final = 60.0  # In virtual time.
 
 
-def run_virtual(machine: Machine, observer: Observer) -> Summary:
-    """Run a machine in virtual time to its end.  RunFailed where an invariant does not hold."""
+def run_virtual(
+    guests: Guests, observer: Observer, sampler: GuestsSampler | None = None
+) -> Summary:
+    """Run guests in virtual time to their end.  RunFailed where an invariant does not hold.
+
+    sampler: keeps the samples of each guest; without it they are kept as long as the run lasts.
+    """
     began = time.monotonic()
-    _make_schedule_repeatable(machine.scenario.run.seed)
+    scenario = guests[0].scenario
+    _make_schedule_repeatable(scenario.run.seed)
     clock = trio.testing.MockClock(autojump_threshold=0)
+    sampler = sampler or GuestsSampler(guests)
     try:
-        ended_s, sampler, standing, costs = trio.run(
+        ended_s, standings, paid = trio.run(
             _run,
-            machine,
+            guests,
+            sampler,
             observer,
             clock=clock,
             restrict_keyboard_interrupt_to_checkpoints=True,  # Never in the middle of our code.
         )
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
-    times = RunTimes(
-        began_s=0.0,
-        ended_s=ended_s,
-        wall_s=time.monotonic() - began,
-        virtual=True,
-        host_cpu_s=None if costs is None else costs.host.cpu_s,
-        guest_kernel_cpu_s=None if costs is None else costs.guest.task_cpu_s,
-        vcpus_paid_s=None if costs is None else costs.guest.paid_s(),
-    )
-    return summarize(machine, sampler, standing, times)
+    each = [
+        RunTimes(
+            began_s=0.0,
+            ended_s=ended_s,
+            wall_s=time.monotonic() - began,
+            virtual=True,
+            host_cpu_s=None if costs is None else costs.host.cpu_s,
+            guest_kernel_cpu_s=None if costs is None else costs.guest.task_cpu_s,
+            vcpus_paid_s=None if costs is None else costs.guest.paid_s(),
+        )
+        for costs in paid
+    ]
+    return summarize_guests(guests, sampler, standings, each)
 
 
 @dataclass(frozen=True, slots=True)
 class _Costs:
-    """What both sides of a run pay."""
+    """What both sides of a guest pay."""
 
     guest: GuestCosts
     host: HostCosts
@@ -86,59 +101,135 @@ def _make_schedule_repeatable(seed: int) -> None:
     generator.seed(seed)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Guest:
+    """One guest that is up, and the host's half of it."""
+
+    machine: Machine
+    clock: Clock
+    wires: Wires
+    balloon: BalloonTask | None
+    kernel: GuestKernel
+    sampler: Sampler
+    discarder: Discarder
+    host_costs: HostCosts
+    guest_costs: GuestCosts | None
+
+    @classmethod
+    def boot(cls, machine: Machine, sampler: Sampler) -> Self:
+        """Bring it up."""
+        mm, scenario = machine.memory(), machine.scenario
+        guest, prices, account = scenario.guest, scenario.cost, machine.host[0]
+        boot(
+            mm,
+            machine.ram.view(),
+            guest.all_zones,
+            thp=guest.thp,
+            pageblock_order=guest.pageblock_order,
+            virtual=True,
+        )
+        clock = Clock(mm.kernel)
+        wires = {name: LocalNotifier() for name in machine.wire_names()}
+        costs = None
+        if prices is not None:
+            costs = GuestCosts(mm, prices, lambda: int(account["discards"]))
+        balloon = machine.balloon_task(mm, wires, costs)
+        hinting = machine.guest["hinting"]
+        return cls(
+            machine=machine,
+            clock=clock,
+            wires=wires,
+            balloon=balloon,
+            kernel=GuestKernel(mm, machine.mechanism, hinting, clock, balloon, costs),
+            sampler=sampler,
+            discarder=Discarder.of_ram(machine.ram, machine.host),
+            host_costs=HostCosts(machine.host, prices, scenario.host.discard_bytes_per_s),
+            guest_costs=costs,
+        )
+
+    def start_kernel(self, nursery: trio.Nursery, host: trio.Nursery) -> None:
+        """Start what its kernel does; its half of the host in `host`."""
+        machine, wires = self.machine, self.wires
+        reporter = machine.reporter(wires)
+        stats = None if self.balloon is None else machine.stats_driver()
+        drivers = (reporter, self.balloon)
+        _start_host(host, machine, self.discarder, wires, drivers, self.host_costs)
+        nursery.start_soon(self.kernel.run_hinting, reporter, wires["freed"])
+        if stats is not None:
+            nursery.start_soon(self.kernel.run_balloon, stats, machine.guest["shortages"], wires)
+
+    def start_vcpus(self, nursery: trio.Nursery, start_s: float) -> None:
+        """Start its vCPUs; their workload begins at `start_s`."""
+        machine, arrays = self.machine, self.machine.workload_arrays()
+        work = partial(_work, machine, arrays, start_s)
+        for index in range(machine.scenario.guest.vcpus):
+            vcpu = Vcpu(
+                index,
+                self.kernel.mm,
+                machine.ram.view(),
+                machine.guest["phases"],
+                self.clock,
+                self.wires["freed"],
+                seed=machine.scenario.run.seed,
+                on_phase=lambda: self.sampler.note(trio.current_time()),
+                out_of_memory=machine.out_of_memory(index, self.wires),
+                costs=self.guest_costs,
+            )
+            nursery.start_soon(run_vcpu, vcpu, work)
+
+
 async def _run(
-    machine: Machine, observer: Observer
-) -> tuple[float, Sampler, Standing, _Costs | None]:
-    scenario = machine.scenario
-    mm = machine.memory()
-    boot(
-        mm,
-        machine.ram.view(),
-        scenario.guest.all_zones,
-        thp=scenario.guest.thp,
-        pageblock_order=scenario.guest.pageblock_order,
-        virtual=True,
-    )
-    clock = Clock(mm.kernel)
-    wires = {name: LocalNotifier() for name in machine.wire_names()}
-    prices, host = scenario.cost, machine.host[0]
-    host_costs = HostCosts(machine.host, prices, scenario.host.discard_bytes_per_s)
-    guest_costs = None
-    if prices is not None:
-        guest_costs = GuestCosts(mm, prices, lambda: int(host["discards"]))
-    hinting = machine.guest["hinting"]
-    balloon = machine.balloon_task(mm, wires, guest_costs)
-    guest_kernel = GuestKernel(mm, machine.mechanism, hinting, clock, balloon, guest_costs)
-    sampler = Sampler(machine.guest, machine.host, machine.ram)
-    discarder = Discarder.of_ram(machine.ram, machine.host)
+    machines: Guests, sampler: GuestsSampler, observer: Observer
+) -> tuple[float, list[Standing], list[_Costs | None]]:
+    scenario = machines[0].scenario
+    guests = [_Guest.boot(*both) for both in zip(machines, sampler.guests, strict=True)]
     try:
         async with trio.open_nursery() as outer:
             outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
-            reporter = machine.reporter(wires)
-            stats = None if balloon is None else machine.stats_driver()
-            _start_host(outer, machine, discarder, wires, (reporter, balloon), host_costs)
-            # The hinting task ends before the host does: a report under way needs the host.
+            # The hinting tasks end before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(guest_kernel.run_hinting, reporter, wires["freed"])
-                if stats is not None:
-                    shortages = machine.guest["shortages"]
-                    nursery.start_soon(guest_kernel.run_balloon, stats, shortages, wires)
+                for guest in guests:
+                    guest.start_kernel(nursery, outer)
                 try:
-                    await _run_vcpus(machine, mm, clock, wires, sampler, guest_costs)
+                    await _run_vcpus(guests, scenario)
                 finally:
                     outer.start_soon(_give_up_on_host)
                     nursery.cancel_scope.cancel()
             outer.cancel_scope.cancel()
         ended_s = trio.current_time()
         observer.sample(sampler.sample(ended_s))
-        discarder.settle()
+        for guest in guests:
+            guest.discarder.settle()
     finally:
-        discarder.close()
-    standing = guest_kernel.standing()
-    if standing.unsound:
-        raise RunFailed(f"the guest's memory is not sound: {standing.unsound}")
-    costs = None if guest_costs is None else _Costs(guest_costs, host_costs)
-    return ended_s, sampler, standing, costs
+        for guest in guests:
+            guest.discarder.close()
+    standings = [guest.kernel.standing() for guest in guests]
+    for index, standing in enumerate(standings):
+        if standing.unsound:
+            name = name_of(machines, index)
+            raise RunFailed(f"{name}the guest's memory is not sound: {standing.unsound}")
+    paid = [
+        None if guest.guest_costs is None else _Costs(guest.guest_costs, guest.host_costs)
+        for guest in guests
+    ]
+    return ended_s, standings, paid
+
+
+async def _run_vcpus(guests: Sequence[_Guest], scenario: Scenario) -> None:
+    run = scenario.run
+    limit_s = float("inf") if run.time_limit_s is None else run.time_limit_s
+    with trio.move_on_after(limit_s) as limit:
+        async with trio.open_nursery() as nursery:
+            for index, guest in enumerate(guests):
+                guest.start_vcpus(nursery, scenario.guests.start_s(index))
+    if limit.cancelled_caught:
+        raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
+
+
+async def _work(machine: Machine, arrays: dict[str, Any], start_s: float, vcpu: Vcpu) -> None:
+    if start_s > 0:
+        await vcpu.sleep(start_s)
+    await machine.workload.run(vcpu, arrays)
 
 
 def _start_host(
@@ -183,42 +274,7 @@ async def _give_up_on_host() -> None:
     raise RunFailed(f"the host did not acknowledge a report within {_STOP_S_MAX:.0f} s")
 
 
-async def _run_vcpus(
-    machine: Machine,
-    mm: GuestMemory,
-    clock: Clock,
-    wires: Wires,
-    sampler: Sampler,
-    costs: GuestCosts | None,
-) -> None:
-    arrays: dict[str, Any] = machine.workload_arrays()
-    run = machine.scenario.run
-    limit_s = float("inf") if run.time_limit_s is None else run.time_limit_s
-    with trio.move_on_after(limit_s) as limit:
-        async with trio.open_nursery() as nursery:
-            for index in range(machine.scenario.guest.vcpus):
-                vcpu = Vcpu(
-                    index,
-                    mm,
-                    machine.ram.view(),
-                    machine.guest["phases"],
-                    clock,
-                    wires["freed"],
-                    seed=run.seed,
-                    on_phase=lambda: sampler.note(trio.current_time()),
-                    out_of_memory=machine.out_of_memory(index, wires),
-                    costs=costs,
-                )
-                nursery.start_soon(run_vcpu, vcpu, partial(_work, machine, arrays))
-    if limit.cancelled_caught:
-        raise RunFailed(f"the workload took longer than run.time_limit, {limit_s} s")
-
-
-async def _work(machine: Machine, arrays: dict[str, Any], vcpu: Vcpu) -> None:
-    await machine.workload.run(vcpu, arrays)
-
-
-async def _sample(sampler: Sampler, every_s: float, observer: Observer) -> None:
+async def _sample(sampler: GuestsSampler, every_s: float, observer: Observer) -> None:
     count = 0
     while True:
         observer.sample(sampler.sample(trio.current_time()))

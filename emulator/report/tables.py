@@ -68,6 +68,8 @@ def setup_words(summary: Summary) -> list[str]:
     """What was run, in which guest, and how: a few words each, the scenario's name first."""
     guest = summary.guest
     words = [summary.scenario, summary.mechanism]
+    if summary.guests:
+        words.append(counted(len(summary.guests), "guest"))
     if guest.memory_bytes is not None:
         words.append(f"{size_text(guest.memory_bytes)} of {guest.ram or ''} RAM".replace("  ", " "))
     if guest.vcpus is not None:

@@ -129,3 +129,30 @@ def test_a_balloon_gives_back_to_processes_that_are_out_of_memory() -> None:
     )
     assert multiprocessing.active_children() == []
     assert orphaned_segments() == set()
+
+
+def test_one_host_serves_several_guests() -> None:
+    guests = "guests={count=3,apart='400ms'}"
+    settings = (*WORKLOADS["memhog"], REPORTING, guests, "balloon={}", "guest.memory='128MiB'")
+    summary = run_real(real("memhog", *settings)).summary
+    assert summary.oracle.violations == 0
+    assert len(summary.guests) == 3
+    for index, guest in enumerate(summary.guests):
+        assert (guest.hinting.returned_bytes or 0) > 0
+        assert (guest.balloon.guest_statistics or 0) > 0
+        assert guest.phases[0].start_s >= 0.4 * index
+        assert guest.host.cpu_s is None
+    assert (summary.host.cpu_s or 0) > 0
+    assert multiprocessing.active_children() == []
+    assert orphaned_segments() == set()
+
+
+def test_a_guest_loses_a_vcpu_and_the_others_do_not_notice() -> None:
+    settings = (CHURN, REPORTING, "guests.count=2", "workload.duration='2s'")
+    run = run_real(
+        real("churn", *settings),
+        once(lambda _, row: row.time_s > 0.5, lambda processes: processes.kill("guest 1: vCPU 0")),
+    )
+    assert [guest.vcpus.lost for guest in run.summary.guests] == [0, 1]
+    assert run.summary.vcpus.lost == 1
+    assert any(event.startswith("guest 1: vCPU 0 was killed") for event in run.events)

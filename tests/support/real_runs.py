@@ -11,6 +11,7 @@ from typing import Final
 
 from emulator.config.scenario import Scenario, load_scenario
 from emulator.guest.mm.layout import LOCK_OWNER_MASK
+from emulator.guests import create_guests
 from emulator.launch.fork_server import start_fork_server
 from emulator.launch.processes import run_processes
 from emulator.machine import Machine
@@ -35,13 +36,13 @@ class Run:
 
 
 class Processes:
-    """A machine in processes and the pids of its parts; what a test sabotages."""
+    """A guest (the first) in processes and the pids of all parts; what a test sabotages."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
 
     def pid(self, name: str) -> int:
-        """Of "host", "guest kernel" or "vCPU 0"."""
+        """Of "host", "guest kernel" or "vCPU 0"; "guest 1: vCPU 0" if there are several guests."""
         return {child.name: child.pid or 0 for child in multiprocessing.active_children()}[name]
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
@@ -84,15 +85,15 @@ def run_real(
 ) -> Run:
     """Run it; `sabotage` is called at each sample, by the supervisor, while the run goes on."""
     context = start_fork_server(scenario)
-    with Machine.create(scenario, shared=True, say=lambda text: None) as machine:
-        processes = Processes(machine)
+    with create_guests(scenario, shared=True) as guests:
+        processes = Processes(guests[0])
 
         def at_sample(row: SeriesRow) -> None:
             if sabotage is not None:
                 sabotage(processes, row)
 
         watcher = Watcher(at_sample)
-        return Run(run_processes(machine, context, watcher), watcher.events)
+        return Run(run_processes(guests, context, watcher), watcher.events)
 
 
 def once(

@@ -92,7 +92,7 @@ def simulate(
                 sabotage(machine, row)
 
         watcher = Watcher(at_sample)
-        summary = run_virtual(machine, watcher)
+        summary = run_virtual([machine], watcher)
         return Simulated(summary=summary, rows=watcher.rows, host=np.copy(machine.host))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from emulator.config.balloon import BalloonConfig, ManagerConfig
 from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation
+from emulator.config.requirements import require_memory
 from emulator.config.scenario import (
     SCENARIOS,
     GuestConfig,
@@ -21,7 +22,6 @@ from emulator.config.scenario import (
     ZoneConfig,
     decode_scenario,
     load_scenario,
-    require_memory,
     scenario_names,
     to_toml,
     with_mechanism,

@@ -1,0 +1,30 @@
+"""What a scenario asks of the machine, and of the launcher, before it is run."""
+
+from emulator.config.scenario import LARGEST_BLOCK_BYTES, Scenario
+from emulator.config.units import write_size
+from emulator.errors import ConfigError
+
+
+def require_memory(scenario: Scenario, *, available_bytes: int) -> None:
+    """Raise `ConfigError` if the guests' real pages would not fit in what the machine has left."""
+    count = scenario.guests.count
+    needed = count * scenario.guest.memory_bytes
+    if scenario.guest.ram == "memfd" and needed > available_bytes:
+        fits = available_bytes * 3 // 4 // count // LARGEST_BLOCK_BYTES * LARGEST_BLOCK_BYTES
+        of_all = f" for {count} guests" if count > 1 else ""
+        raise ConfigError(
+            f"{scenario.where('guest')}.memory: {write_size(needed)} of real pages{of_all} do not "
+            f"fit, {available_bytes >> 20}MiB are available; use --memory {write_size(fits)}, "
+            f"or --set guest.ram=accounted"
+        )
+
+
+def require_guests(scenario: Scenario) -> None:
+    """Raise `ConfigError` for several guests where there can be one only."""
+    if scenario.guests.count == 1:
+        return
+    where = f"{scenario.where('guests')}.count: {scenario.guests.count} guests"
+    if scenario.run.launcher == "uml":
+        raise ConfigError(f"{where} are for run.launcher processes or virtual; a real Linux is one")
+    if scenario.run.transport == "vhost-user":
+        raise ConfigError(f'{where} are for run.transport = "shared"; over vhost-user there is one')
