@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from devices.memory.ram import RamView
 from emulator.guest.mm.init_kernels import init_lists, init_zone
-from emulator.guest.mm.layout import MOVABLE, PAGE_SIZE, ZONE_NOFRAGMENT
+from emulator.guest.mm.layout import MOVABLE, NO_SLOT_PAGE, PAGE_SIZE, ZONE_NOFRAGMENT
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.ram_kernels import touch_reserved
 
@@ -36,6 +37,42 @@ class Zone(Protocol):
     def watermark_low(self) -> int | None: ...
     @property
     def watermark_high(self) -> int | None: ...
+
+
+class CacheParameters(Protocol):
+    """`[page_cache]` of a scenario, as far as kernels need it."""
+
+    @property
+    def read_ahead_bytes(self) -> int: ...
+    @property
+    def min_unmapped_ratio(self) -> float: ...
+    @property
+    def zone_reclaim(self) -> bool: ...
+    @property
+    def host_read_bytes_per_s(self) -> float: ...
+    @property
+    def disk_read_bytes_per_s(self) -> float: ...
+
+
+def boot_page_cache(
+    mm: GuestMemory, file_pages: Sequence[int], parameters: CacheParameters
+) -> None:
+    """Fill the page cache's zeroed arrays, of a guest whose zones exist: nothing is cached.
+
+    file_pages: the size of each file.
+    """
+    control, files, slots, _, _ = mm.cache
+    files["pages"] = file_pages
+    files["first_slot"][1:] = np.cumsum(files["pages"])[:-1]
+    slots["file"] = np.repeat(np.arange(len(files)), files["pages"])
+    slots["pfn"] = NO_SLOT_PAGE
+    managed = mm.zones["managed"]
+    control["read_ahead_pages"] = parameters.read_ahead_bytes // PAGE_SIZE
+    # Of each zone, rounded down (setup_min_unmapped_ratio).
+    control["min_unmapped_pages"] = (managed * parameters.min_unmapped_ratio).astype(int).sum()
+    control["node_reclaim"] = parameters.zone_reclaim
+    control["host_read_ns"] = PAGE_SIZE / parameters.host_read_bytes_per_s * 1e9
+    control["disk_read_ns"] = PAGE_SIZE / parameters.disk_read_bytes_per_s * 1e9
 
 
 def min_free_pages(managed: Sequence[int], *, thp: bool, pageblock_order: int) -> int:

@@ -31,12 +31,15 @@ from emulator.guest.mm.layout import (
     ALLOCATED,
     BALLOON,
     BUDDY,
+    CACHE,
     ISOLATED,
     NR_KINDS,
+    PAGE_CACHE,
     PAGE_SIZE,
     PCP,
 )
-from emulator.guest.mm.views import GuestMemory
+from emulator.guest.mm.page_cache_check_kernels import CACHE_MESSAGES, check_cache
+from emulator.guest.mm.views import GuestMemory, PageCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Standing:
     isolated: int
     allocated: int
     balloon: int
+    page_cache: int | None  # None: the guest has no files.
     unsound: str  # Which invariant does not hold; empty: all do.
 
 
@@ -149,6 +153,12 @@ class GuestKernel:
             ballooned = sum(int(self._balloon.balloon.state[0][n]) for n in ("pages", "between"))
         if not unsound and ballooned != int(counts[BALLOON]):
             unsound = f"the balloon holds {ballooned} pages, {counts[BALLOON]} are marked so"
+        has_cache = isinstance(mm.cache, PageCache)
+        if not unsound and has_cache:
+            found = np.zeros(1, PAGE_CACHE)
+            error, where = check_cache(mm, int(counts[CACHE]), found)
+            if error != 0:
+                unsound = f"the page cache, page or slot {where}: {CACHE_MESSAGES[error]}"
         reported = int(mm.zones["reported_pages"].sum())
         order = int(mm.kernel[0]["pageblock_order"]) if self._order is None else self._order
         below = sum(int(mm.zones["nr_free"][:, o].sum()) << o for o in range(order))
@@ -159,6 +169,7 @@ class GuestKernel:
             isolated=isolated,
             allocated=int(counts[ALLOCATED]) * PAGE_SIZE,
             balloon=int(counts[BALLOON]) * PAGE_SIZE,
+            page_cache=int(counts[CACHE]) * PAGE_SIZE if has_cache else None,
             unsound=unsound,
         )
 

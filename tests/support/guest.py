@@ -1,6 +1,6 @@
 """A small guest over plain arrays, in one process: zones, vCPUs and watermarks as a test asks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.memory.ram import RamView
-from emulator.guest.boot import boot
+from emulator.config.page_cache import PageCacheConfig
+from emulator.guest.boot import boot, boot_page_cache
 from emulator.guest.hinting.cycle import Geometry, Mechanism
 from emulator.guest.hinting.mechanisms.page_reporting import PageReporting
 from emulator.guest.mm.buddy_kernels import FREE_NOTIFYING, FREE_SILENTLY_TO_TAIL
@@ -16,6 +17,7 @@ from emulator.guest.mm.check_kernels import CHECK_MESSAGES, check_pcp, check_zon
 from emulator.guest.mm.layout import (
     ALLOCATED,
     BUDDY,
+    CACHE,
     ISOLATED,
     MARK_REPORTED,
     MAX_ORDER,
@@ -25,10 +27,18 @@ from emulator.guest.mm.layout import (
     NR_KINDS,
     NR_MIGRATETYPES,
     NR_PCP_LISTS,
+    PAGE_CACHE,
     PAGE_SIZE,
     PCP,
 )
-from emulator.guest.mm.views import GuestMemory, array_shapes
+from emulator.guest.mm.page_cache_check_kernels import CACHE_MESSAGES, check_cache
+from emulator.guest.mm.views import (
+    GuestMemory,
+    PageCache,
+    array_shapes,
+    cache_shapes,
+    page_cache,
+)
 from tests.support.allocator_kernels import give, take
 
 # Hooks compiled in, at an order that no block has: what most tests of the allocator run with.
@@ -66,10 +76,16 @@ class Guest:
         thp: bool = False,
         mechanism: Mechanism = SILENT,
         arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        files: Sequence[int] = (),
     ) -> None:
         pages = sum(zone.pages for zone in zones)
         layout = guest_layout(
-            pages, zones=len(zones), cpus=cpus, block=pageblock_order, mechanism=mechanism
+            pages,
+            zones=len(zones),
+            cpus=cpus,
+            block=pageblock_order,
+            mechanism=mechanism,
+            files=files,
         )
         if arrays is None:
             arrays = {name: np.zeros(count, dtype) for name, (dtype, count) in layout.items()}
@@ -78,6 +94,8 @@ class Guest:
         self.ram = RamView(arrays["words"], 0, 1)
         self.cpus = cpus
         boot(self.mm, self.ram, zones, thp=thp, pageblock_order=pageblock_order, virtual=True)
+        if files:
+            boot_page_cache(self.mm, files, PageCacheConfig(read_ahead_bytes=4 * PAGE_SIZE))
         if mechanism is SILENT:
             self.mm.hooks.control[0]["order"] = MAX_ORDER + 1
 
@@ -137,7 +155,20 @@ class Guest:
         assert counts.sum() == self.mm.kernel[0]["nr_pages"]
         assert counts[PCP] == self.mm.pcps["count"].sum()
         assert counts[ISOLATED] == self.mm.zones["isolated_pages"].sum()
+        if isinstance(self.mm.cache, PageCache):
+            found = np.zeros(1, PAGE_CACHE)
+            error, where = check_cache(self.mm, counts[CACHE], found)
+            assert error == 0, f"page or slot {where}: {CACHE_MESSAGES[error]}"
+        else:
+            assert counts[CACHE] == 0
         return counts
+
+    def lru_list(self, lru: int) -> list[int]:
+        """The slots of the pages on an LRU list, from head to tail."""
+        nr_zones = len(self.mm.zones)
+        first = nr_zones * NR_FREE_LISTS + self.cpus * nr_zones * NR_PCP_LISTS
+        pfns = self._chains(first, 2).get(lru, [])
+        return [int(slot) for slot in self.mm.pages["stamp"][pfns]]
 
     def fill(self, order: int = 0, migratetype: int = MOVABLE, z: int = 0) -> list[int]:
         """Take all of a zone in blocks of that order, past every watermark; their page frames."""
@@ -169,13 +200,23 @@ class Guest:
 
 
 def guest_layout(
-    pages: int, *, zones: int, cpus: int, block: int, mechanism: Mechanism
+    pages: int,
+    *,
+    zones: int,
+    cpus: int,
+    block: int,
+    mechanism: Mechanism,
+    files: Sequence[int] = (),
 ) -> dict[str, tuple[np.dtype[Any], int]]:
-    """The arrays of a guest: the allocator's, the mechanism's, and a word for each page of RAM."""
+    """The arrays of a guest: the allocator's, the mechanism's, the page cache's for files of so
+    many pages, and a word for each page of RAM."""
     geometry = Geometry(nr_pages=pages, nr_zones=zones, nr_cpus=cpus, pageblock_order=block)
+    shapes = cache_shapes(nr_files=len(files), file_pages=sum(files), cpus=cpus)
+    cache = {f"page_cache.{name}": it for name, it in shapes.items()}
     return {
         **array_shapes(nr_pages=pages, zones=zones, cpus=cpus, pageblock_order=block),
         **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(geometry).items()},
+        **(cache if files else {}),
         "words": (np.dtype("<i8"), pages),
     }
 
@@ -195,4 +236,5 @@ def memory_of(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -> G
         actors=arrays["actors"],
         kernel=arrays["kernel"],
         hooks=mechanism.hooks(own),
+        cache=page_cache(arrays),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.guest.mm.views import GuestMemory
+from emulator.guest.mm.views import GuestMemory, PageCache
 
 
 class Killed(Exception):
@@ -45,8 +45,16 @@ class Mortal:
     def __len__(self) -> int:
         return len(self._found)
 
+    @property
+    def size(self) -> int:
+        return len(self._found)
+
 
 def mortal_memory(mm: GuestMemory, life: Life) -> GuestMemory:
     """The same memory, for a vCPU that lives so long."""
-    hooks = type(mm.hooks)(*(Mortal(array, life) for array in mm.hooks))
-    return GuestMemory._make([*(Mortal(array, life) for array in mm[:-1]), hooks])
+    parts: dict[str, Any] = {name: Mortal(array, life) for name, array in mm._asdict().items()}
+    parts["hooks"] = type(mm.hooks)(*(Mortal(array, life) for array in mm.hooks))
+    parts["cache"] = mm.cache
+    if isinstance(mm.cache, PageCache):
+        parts["cache"] = PageCache._make(Mortal(array, life) for array in mm.cache)
+    return GuestMemory._make(parts.values())

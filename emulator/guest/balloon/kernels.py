@@ -31,6 +31,11 @@ from emulator.guest.mm.buddy_kernels import (
 from emulator.guest.mm.layout import BALLOON, MOVABLE, NO_PAGE
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
 from emulator.guest.mm.page_alloc_kernels import zone_of
+from emulator.guest.mm.shortage_kernels import (
+    reclaimed_directly,
+    take_boost_back,
+    wake_kswapd,
+)
 
 
 @kernel(inner=True)
@@ -40,7 +45,7 @@ def _take_from_zone(
     """Take pages of one zone until it is down to `mark`; how many there are now."""
     lock_zone(mm, z, actor)
     while got < count and watermark_ok(mm, z, 0, mark):
-        mm.zones[z]["watermark_boost"] = 0
+        take_boost_back(mm, z)
         pfn = rmqueue(mm, z, 0, MOVABLE, nofragment)
         if pfn == NO_PAGE:
             break
@@ -57,7 +62,8 @@ def _take_from_zone(
 @kernel
 def take_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> int:
     """Allocate up to `count` pages into `pfns` (u4), as an allocation would that neither retries
-    nor uses reserves: every zone down to its low, then to its min watermark.  How many it got.
+    nor uses reserves: every zone down to its low, then to its min watermark, and what the page
+    cache gives at 32 pages a time.  How many it got.
     """
     nr_zones = i64(mm.kernel[0]["nr_zones"])
     nofragment = prefers_no_fragment(mm, nr_zones - 1)
@@ -74,8 +80,12 @@ def take_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> int:
             got = _take_from_zone(mm, actor, z, mark, nofragment, pfns, got, count)
         if nofragment:
             nofragment = False
-        else:
-            attempt += 1
+            continue
+        attempt += 1
+        if attempt == 1 and got < count:
+            wake_kswapd(mm)
+        elif got < count and reclaimed_directly(mm, actor, 0):
+            attempt = 1
     balloon[0]["between"] += got
     return got
 

@@ -10,7 +10,7 @@ first when it is split.
 
 Different from Linux: no compaction takes a block while it is freed, the lists are never shuffled,
 and pages are grouped by mobility however small the guest is.  What Linux looks for on the LRU
-lists, to tell movable pages in use, is here what was allocated as movable.
+lists, to tell movable pages in use, is here the page cache and what was allocated as movable.
 
 Invariant: `sum(nr_free[order] << order) == free_pages`.
 """
@@ -30,6 +30,7 @@ from emulator.guest.mm.layout import (
     ALLOCATED,
     BALLOON,
     BUDDY,
+    CACHE,
     ISOLATED,
     MARK_REPORTED,
     MAX_ORDER,
@@ -216,8 +217,7 @@ def _can_steal(mm: Any, order: int, migratetype: int) -> bool:
 def _boost_watermark(mm: Any, z: int) -> None:
     """Fragmentation raises the watermarks until kswapd has looked (boost_watermark).
 
-    There is no kswapd: the next allocation from the zone's lists takes the boost back, as kswapd
-    does at once where it finds nothing to reclaim.
+    For guests without kswapd see `take_boost_back`.
     """
     zone = mm.zones[z]
     block = 1 << i64(mm.kernel[0]["pageblock_order"])
@@ -254,8 +254,10 @@ def _move_pageblock(mm: Any, z: int, pfn: int, migratetype: int) -> tuple[int, i
         if kind == BUDDY:
             move_to_free_list(mm, z, at, order, migratetype)
             free += 1 << order
-        elif kind == BALLOON or (  # Linux can move these (balloon compaction).
-            kind == ALLOCATED and (mm.pages[at]["mark"] & MIGRATETYPE_MASK) == MOVABLE
+        elif (
+            kind == BALLOON  # Linux can move these (balloon compaction).
+            or kind == CACHE
+            or (kind == ALLOCATED and (mm.pages[at]["mark"] & MIGRATETYPE_MASK) == MOVABLE)
         ):
             movable += 1 << order
         at += 1 << order

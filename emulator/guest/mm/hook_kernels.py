@@ -75,11 +75,18 @@ class NoHooks(NamedTuple):
     unused: int = 0
 
 
-def _hook(mm: Any, name: str) -> Any:
-    """A hook of `mm`, an instance in an uncompiled run and a numba type otherwise; or None."""
+def kernel_of(mm: Any, field: str, name: str) -> Any:
+    """The kernel that the class of a field of `mm` names; None without one.
+
+    mm: an instance in an uncompiled run, and a numba type otherwise.
+    """
     if hasattr(mm, "instance_class"):
-        return getattr(mm.types[mm.fields.index("hooks")].instance_class, name, None)
-    return getattr(type(mm.hooks), name, None)
+        return getattr(mm.types[mm.fields.index(field)].instance_class, name, None)
+    return getattr(type(getattr(mm, field)), name, None)
+
+
+def _hook(mm: Any, name: str) -> Any:
+    return kernel_of(mm, "hooks", name)
 
 
 def page_freed(mm: Any, cpu: int, pfn: int, order: int) -> None:

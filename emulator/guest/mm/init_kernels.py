@@ -7,11 +7,17 @@ from emulator.guest.mm.buddy_kernels import FREE_SILENTLY_TO_TAIL, free_one_bloc
 from emulator.guest.mm.layout import (
     MAX_ORDER,
     NR_FREE_LISTS,
+    NR_LRU_LISTS,
     NR_MIGRATETYPES,
     NR_PCP_LISTS,
     RESERVED,
 )
-from emulator.guest.mm.list_kernels import free_list_sentinel, list_init, pcp_list_sentinel
+from emulator.guest.mm.list_kernels import (
+    free_list_sentinel,
+    list_init,
+    lru_sentinel,
+    pcp_list_sentinel,
+)
 
 
 @kernel(inner=True)
@@ -25,7 +31,7 @@ def largest_order_at(pfn: int, end: int) -> int:
 
 @kernel
 def init_lists(mm: Any) -> None:
-    """Empty free lists and per-CPU lists."""
+    """Empty free lists, per-CPU lists and LRU lists."""
     nr_zones = i64(mm.kernel[0]["nr_zones"])
     for z in range(nr_zones):
         for index in range(NR_FREE_LISTS):
@@ -34,6 +40,8 @@ def init_lists(mm: Any) -> None:
     for pcp in range(nr_zones * i64(mm.kernel[0]["nr_cpus"])):
         for pindex in range(NR_PCP_LISTS):
             list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
+    for lru in range(NR_LRU_LISTS):
+        list_init(mm.pages, lru_sentinel(mm, lru))
 
 
 @kernel

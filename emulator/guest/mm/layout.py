@@ -7,6 +7,14 @@
     actors       ACTOR[nr_cpus + 1]             what each vCPU, and the guest's kernel, counts
     kernel       KERNEL[1]                      what holds for the whole guest
 
+and, in a guest that has files, its page cache:
+
+    page_cache   PAGE_CACHE[1]                  lock, counts and parameters
+    files        FILE[nr_files]                 where a file's slots begin
+    slots        SLOT[pages of all files]       a page of a file: where it is, what is in it
+    image        IMAGE[pages of all files]      the same page on the disk, which is the host's
+    io           IO[nr_cpus]                    what each vCPU owes for its reads
+
 A block of `1 << order` pages is described by its first page alone, its *head*; the other records
 of a block are `NONE`.  Lists are doubly linked and circular, through `next` and `prev`, around a
 sentinel: a record behind the last page (`free_list_sentinel`, `pcp_list_sentinel`).  So a block
@@ -43,7 +51,8 @@ ISOLATED: Final = 3  # taken off a free list by the hinting task
 ALLOCATED: Final = 4  # in use by `owner`
 RESERVED: Final = 5  # held by the guest's kernel since boot
 BALLOON: Final = 6  # taken by the balloon driver: the host may have it
-NR_KINDS: Final = 7
+CACHE: Final = 7  # holds a page of a file, on an LRU list: `stamp` is its slot
+NR_KINDS: Final = 8
 
 # PAGE.mark.  On a free list: flags.  Elsewhere: the migratetype, in the low bits.
 MARK_REPORTED: Final = 0x80  # PG_reported: the host has been told, content may be gone
@@ -53,7 +62,7 @@ PAGE: Final = np.dtype(
     [
         ("next", "<u4"),  # page frame or sentinel
         ("prev", "<u4"),
-        ("stamp", "<u4"),  # free: ticks of the last free; allocated: the owner's generation
+        ("stamp", "<u4"),  # free: ticks of the last free; in use: its generation; cache: its slot
         ("order", "u1"),
         ("kind", "u1"),
         ("owner", "u1"),  # actor, where kind is PCP or ALLOCATED
@@ -226,6 +235,95 @@ KERNEL: Final = np.dtype(
 )
 
 
+# The page cache's LRU lists, one pair for the whole guest (a node's lruvec, of files only).
+LRU_INACTIVE: Final = 0
+LRU_ACTIVE: Final = 1
+NR_LRU_LISTS: Final = 2
+
+NO_SLOT_PAGE: Final = 0xFFFFFFFF  # SLOT.pfn of what is not cached
+
+# SLOT.flags, of a page that is cached.
+SLOT_ACTIVE: Final = 0x01  # PG_active: on the active list
+SLOT_REFERENCED: Final = 0x02  # PG_referenced
+SLOT_MAPPED: Final = 0x04  # some process has it in its page tables
+SLOT_ACCESSED: Final = 0x08  # the accessed bit there
+SLOT_DIRTY: Final = 0x10  # PG_dirty
+SLOT_WRITEBACK: Final = 0x20  # PG_writeback: on its way to the disk
+SLOT_RECLAIM: Final = 0x40  # PG_reclaim: to the inactive list's tail once it is written
+SLOT_TORN: Final = 0x80  # a vCPU died writing it: it holds `version`, or the one after
+
+SLOT: Final = np.dtype(
+    [
+        ("pfn", "<u4"),
+        ("version", "<u4"),  # of the content that a reader must find
+        ("file", "<u4"),
+        ("flags", "<u4"),
+    ]
+)
+IMAGE: Final = np.dtype(
+    [
+        ("version", "<u4"),  # of the content on the disk
+        ("cached", "<u4"),  # whether the host has it in its own page cache
+    ]
+)
+FILE: Final = np.dtype(
+    [
+        ("first_slot", "<i8"),
+        ("pages", "<i8"),
+        ("next_read", "<i8"),  # the page after the last one read: what a sequential reader wants
+        ("dirty_pages", "<i8"),
+        ("dirtied_ns", "<i8"),  # since when it has any (inode.dirtied_when)
+        ("write_from", "<i8"),  # where write-back goes on (mapping.writeback_index)
+    ]
+)
+IO: Final = np.dtype(
+    {"names": ["owed_ns"], "formats": ["<i8"], "offsets": [0], "itemsize": 64}, align=True
+)
+WRITE_BACK: Final = np.dtype([("slot", "<u4"), ("version", "<u4")])  # a page on its way
+
+_PAGE_CACHE_COUNTS: Final = (
+    "writing",  # the slot that is being written + 1; 0: none
+    "pages",
+    "active_pages",
+    "mapped_pages",
+    "dirty_pages",
+    "writeback_pages",
+    "host_cache_pages",  # of the image, in the host's own cache
+    "duplicate_pages",  # of those, in the guest's cache as well
+    # What has happened since boot.
+    "reads",  # pages
+    "missed_pages",  # of those, not in the cache when they were asked for
+    "host_reads",  # requests
+    "host_read_pages",
+    "disk_read_pages",  # of those, not in the host's cache
+    "written_pages",
+    "scanned_pages",
+    "activated_pages",
+    "deactivated_pages",
+    "unmapped_pages",  # by reclaim
+    "kswapd_pages",  # reclaimed, by whom
+    "direct_pages",
+    "node_pages",
+    "dropped_pages",
+    "kswapd_runs",
+    # Parameters.
+    "read_ahead_pages",
+    "min_unmapped_pages",
+    "node_reclaim",
+    "host_read_ns",  # for a page
+    "disk_read_ns",
+)
+PAGE_CACHE: Final = np.dtype(
+    {
+        "names": ["lock", "kswapd_wanted", "flush_wanted", *_PAGE_CACHE_COUNTS],
+        "formats": ["<u4", "<u4", "<u4", *["<i8" for _ in _PAGE_CACHE_COUNTS]],
+        "offsets": [0, 64, 68, *(128 + 8 * i for i in range(len(_PAGE_CACHE_COUNTS)))],
+        "itemsize": 384,
+    },
+    align=True,
+)
+
+
 def nr_sentinels(*, zones: int, cpus: int) -> int:
     """List heads behind the page records."""
-    return zones * NR_FREE_LISTS + zones * cpus * NR_PCP_LISTS
+    return zones * NR_FREE_LISTS + zones * cpus * NR_PCP_LISTS + NR_LRU_LISTS

@@ -29,6 +29,15 @@ def pcp_list_sentinel(mm: Any, pcp: int, pindex: int) -> int:
 
 
 @kernel(inline=True)
+def lru_sentinel(mm: Any, lru: int) -> int:
+    """The list head of LRU list `lru` of the page cache."""
+    nr_pages = i64(mm.kernel[0]["nr_pages"])
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
+    pcps = nr_zones * i64(mm.kernel[0]["nr_cpus"])
+    return nr_pages + nr_zones * NR_FREE_LISTS + pcps * NR_PCP_LISTS + lru
+
+
+@kernel(inline=True)
 def list_init(pages: Any, sentinel: int) -> None:
     pages[sentinel]["next"] = sentinel
     pages[sentinel]["prev"] = sentinel

@@ -1,4 +1,4 @@
-"""The zone lock: a word in shared memory that holds its owner.
+"""The locks of the zones and of the page cache: words in shared memory that hold their owners.
 
 It spins briefly and then sleeps on a futex: more vCPU processes than cores is the normal case, and
 a pure spinlock would burn the time slice of the vCPU that holds the lock.  The owner's number in
@@ -8,6 +8,8 @@ running process overtake sleepers; a ticket lock would hand off to sleepers, at 
     0                 free
     owner + 1         held
     LOCK_WAITERS      or-ed in: somebody may sleep, so the release must wake one
+
+Nobody takes one of these locks while holding another.
 """
 
 from typing import Any
@@ -58,34 +60,51 @@ def now(mm: Any) -> int:
 
 
 @kernel(inner=True)
-def _lock_slowly(mm: Any, z: int, actor: int) -> None:
+def _lock_slowly(locks: Any, at: int, actor: int) -> int:
+    """Take `locks[at]["lock"]`, which was not free; how long that took, ns of real time."""
     began_ns = monotonic_ns()
     mine = np.uint32(actor + 1)
     for _ in range(_SPINS_MAX):
-        if load_relaxed(mm.zones, z, "lock") == 0:
-            if compare_exchange(mm.zones, z, "lock", np.uint32(0), mine) == 0:
-                mm.actors[actor]["lock_wait_ns"] += monotonic_ns() - began_ns
-                return
+        if load_relaxed(locks, at, "lock") == 0:
+            if compare_exchange(locks, at, "lock", np.uint32(0), mine) == 0:
+                return monotonic_ns() - began_ns
         pause()
     while True:
-        old = load_relaxed(mm.zones, z, "lock")
+        old = load_relaxed(locks, at, "lock")
         if old == 0:
             # Others may sleep: take it with the mark, at the price of one wake-up too many.
             taken = np.uint32(mine | np.uint32(LOCK_WAITERS))
-            if compare_exchange(mm.zones, z, "lock", np.uint32(0), taken) == 0:
+            if compare_exchange(locks, at, "lock", np.uint32(0), taken) == 0:
                 break
         else:
             marked = np.uint32(old | np.uint32(LOCK_WAITERS))
-            if old == marked or compare_exchange(mm.zones, z, "lock", old, marked) == old:
-                futex_wait(mm.zones, z, "lock", marked, _SLEEP_MAX_NS)
-    mm.actors[actor]["lock_wait_ns"] += monotonic_ns() - began_ns
+            if old == marked or compare_exchange(locks, at, "lock", old, marked) == old:
+                futex_wait(locks, at, "lock", marked, _SLEEP_MAX_NS)
+    return monotonic_ns() - began_ns
+
+
+@kernel(inner=True)
+def _try_lock(mm: Any, locks: Any, at: int, actor: int) -> int:
+    """Take the lock if it is free, or if its owner is lost: LOCK_HELD, _ACQUIRED or _SEIZED."""
+    old = load_relaxed(locks, at, "lock")
+    mine = np.uint32(actor + 1)
+    found = LOCK_ACQUIRED
+    if old != 0:
+        owner = i64(old & np.uint32(LOCK_OWNER_MASK)) - 1
+        if mm.actors[owner]["state"] != ACTOR_LOST:
+            return LOCK_HELD
+        mine = np.uint32(mine | np.uint32(LOCK_WAITERS))  # Whoever sleeps is woken on release.
+        found = LOCK_SEIZED
+    if compare_exchange(locks, at, "lock", old, mine) != old:
+        return LOCK_HELD
+    return found
 
 
 @kernel(inline=True)
 def lock_zone(mm: Any, z: int, actor: int) -> int:
     """Take the lock of zone `z` for `actor`; returns the time, ns."""
     if compare_exchange(mm.zones, z, "lock", np.uint32(0), np.uint32(actor + 1)) != 0:
-        _lock_slowly(mm, z, actor)
+        mm.actors[actor]["lock_wait_ns"] += _lock_slowly(mm.zones, z, actor)
     acquired_ns = now(mm)
     mm.actors[actor]["lock_acquired_ns"] = acquired_ns
     mm.actors[actor]["lock_takes"] += 1
@@ -140,18 +159,36 @@ def release_zone(mm: Any, z: int, actor: int) -> None:
 
 @kernel
 def try_acquire_zone(mm: Any, z: int, actor: int) -> int:
-    """Take the lock if it is free, or if its owner is lost: LOCK_HELD, _ACQUIRED or _SEIZED."""
-    old = load_relaxed(mm.zones, z, "lock")
-    mine = np.uint32(actor + 1)
-    found = LOCK_ACQUIRED
-    if old != 0:
-        owner = i64(old & np.uint32(LOCK_OWNER_MASK)) - 1
-        if mm.actors[owner]["state"] != ACTOR_LOST:
-            return LOCK_HELD
-        mine = np.uint32(mine | np.uint32(LOCK_WAITERS))  # Whoever sleeps is woken on release.
-        found = LOCK_SEIZED
-    if compare_exchange(mm.zones, z, "lock", old, mine) != old:
-        return LOCK_HELD
-    mm.actors[actor]["lock_acquired_ns"] = now(mm)
-    mm.actors[actor]["lock_takes"] += 1
+    """Take a zone's lock if it is free, or if its owner is lost: LOCK_HELD, _ACQUIRED, _SEIZED."""
+    found = _try_lock(mm, mm.zones, z, actor)
+    if found != LOCK_HELD:
+        mm.actors[actor]["lock_acquired_ns"] = now(mm)
+        mm.actors[actor]["lock_takes"] += 1
     return found
+
+
+@kernel(inline=True)
+def lock_cache(mm: Any, actor: int) -> None:
+    """Take the page cache's lock for `actor`."""
+    control = mm.cache.control
+    if compare_exchange(control, 0, "lock", np.uint32(0), np.uint32(actor + 1)) != 0:
+        _lock_slowly(control, 0, actor)
+
+
+@kernel(inline=True)
+def unlock_cache(mm: Any) -> None:
+    """Release it, and wake a sleeper."""
+    if exchange(mm.cache.control, 0, "lock", np.uint32(0)) >= np.uint32(LOCK_WAITERS):
+        futex_wake(mm.cache.control, 0, "lock", 1, 0)
+
+
+@kernel
+def try_acquire_cache(mm: Any, actor: int) -> int:
+    """Take the cache's lock if it is free, or if its owner is lost: as `try_acquire_zone`."""
+    return _try_lock(mm, mm.cache.control, 0, actor)
+
+
+@kernel
+def release_cache(mm: Any) -> None:
+    """`unlock_cache`, from Python."""
+    unlock_cache(mm)

@@ -7,9 +7,9 @@ under one hold of the zone's lock.
 Prior art: rmqueue_pcplist, rmqueue_bulk, free_unref_page_commit, nr_pcp_free,
 free_pcppages_bulk, get_page_from_freelist.  Different from Linux: the watermark is checked when a
 per-CPU list is refilled, not at each allocation, so that the path of a single page touches no
-shared word.  There is no kswapd: below the low watermark an allocation goes straight on to the min
-watermark, and nothing limits the per-CPU lists while memory is reclaimed.  A vCPU that runs out
-asks the others for their per-CPU pages and does not wait for them: they answer after their batch.
+shared word; nothing limits the per-CPU lists while memory is reclaimed.  Only a guest with a page
+cache has a kswapd and anything to reclaim: see `shortage_kernels`.  A vCPU that runs out asks the
+others for their per-CPU pages and does not wait for them: they answer after their batch.
 
 The type of a pageblock is read without a lock when a page is freed, as in Linux: it may change at
 any time, and the page then goes to a list of the old type.
@@ -55,6 +55,14 @@ from emulator.guest.mm.list_kernels import (
     pcp_list_sentinel,
 )
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
+from emulator.guest.mm.shortage_kernels import (
+    reclaimed_directly,
+    reclaimed_in_node,
+    take_boost_back,
+    wake_kswapd,
+)
+
+_RECLAIM_ROUNDS_MAX = 16  # MAX_RECLAIM_RETRIES
 
 
 @kernel(inline=True)
@@ -95,7 +103,7 @@ def _refill(
     taken = i64(0)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
-        mm.zones[z]["watermark_boost"] = 0
+        take_boost_back(mm, z)
         while taken < batch:
             pfn = rmqueue(mm, z, order, migratetype, nofragment)
             if pfn == NO_PAGE:
@@ -119,7 +127,7 @@ def _rmqueue_direct(
     pfn = i64(NO_PAGE)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
-        mm.zones[z]["watermark_boost"] = 0
+        take_boost_back(mm, z)
         pfn = rmqueue(mm, z, order, migratetype, nofragment)
         if pfn != NO_PAGE:
             page = mm.pages[pfn]
@@ -250,36 +258,57 @@ def _take(mm: Any, pcp: int, sentinel: int, order: int) -> int:
 
 
 @kernel(inner=True)
+def _alloc_from_any_zone(
+    mm: Any, cpu: int, order: int, migratetype: int, low: bool, nofragment: bool
+) -> int:
+    """Above the low or min watermarks, the preferred zone first (get_page_from_freelist)."""
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
+    for down in range(nr_zones):
+        z = nr_zones - 1 - down
+        zone = mm.zones[z]
+        mark = i64(zone["watermark_min"])
+        if low:
+            mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
+        if down > 0:
+            mark += i64(zone["lowmem_reserve"])
+        pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
+        if pfn == NO_PAGE and reclaimed_in_node(mm, cpu, order):
+            pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
+        if pfn != NO_PAGE:
+            return pfn
+    return NO_PAGE
+
+
+@kernel(inner=True)
 def _alloc_slowly(mm: Any, cpu: int, order: int, migratetype: int) -> int:
-    """Every zone down to its low, then its min watermark; then with per-CPU lists given back.
+    """Every zone down to its low, then its min watermark; then with the page cache reclaimed, and
+    at last with per-CPU lists given back.
 
     Where NORMAL is preferred over DMA32, all zones are first tried without mixing migratetypes in a
     pageblock (ALLOC_NOFRAGMENT), and then with it.
     """
-    nr_zones = i64(mm.kernel[0]["nr_zones"])
-    nofragment = prefers_no_fragment(mm, nr_zones - 1)
-    attempt = 0
-    while attempt < 3 or before_failing(mm, cpu, order, attempt - 3):
-        if attempt == 2:
+    attempt = i64(0)
+    rounds = i64(0)
+    if prefers_no_fragment(mm, i64(mm.kernel[0]["nr_zones"]) - 1):
+        pfn = _alloc_from_any_zone(mm, cpu, order, migratetype, True, True)
+        if pfn != NO_PAGE:
+            return pfn
+    while True:
+        pfn = _alloc_from_any_zone(mm, cpu, order, migratetype, attempt == 0, False)
+        if pfn != NO_PAGE:
+            return pfn
+        attempt += 1
+        if attempt == 1:
+            wake_kswapd(mm)
+        elif rounds < _RECLAIM_ROUNDS_MAX and reclaimed_directly(mm, cpu, order):
+            rounds += 1
+            attempt = 1
+        elif attempt == 2:
             drain_pcps(mm, cpu)
             _ask_all_to_drain(mm, cpu)
-        for down in range(nr_zones):
-            z = nr_zones - 1 - down
-            zone = mm.zones[z]
-            mark = i64(zone["watermark_min"])
-            if attempt == 0:
-                mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
-            if down > 0:
-                mark += i64(zone["lowmem_reserve"])
-            pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
-            if pfn != NO_PAGE:
-                return pfn
-        if nofragment:
-            nofragment = False
-        else:
-            attempt += 1
-    mm.actors[cpu]["failed_allocations"] += 1
-    return NO_PAGE
+        elif not before_failing(mm, cpu, order, attempt - 3):
+            mm.actors[cpu]["failed_allocations"] += 1
+            return NO_PAGE
 
 
 @kernel(inline=True)

@@ -17,6 +17,8 @@ FILES = [
     "tests/emulator/guest/test_histogram.py",
     "tests/emulator/guest/test_ram_kernels.py",
     "tests/emulator/guest/test_recovery_task.py",
+    "tests/emulator/guest/test_page_cache_recovery.py",
+    "tests/models/test_page_cache.py",
     "tests/models/test_zone.py",
 ]
 

@@ -40,6 +40,7 @@ def test_every_page_is_in_one_place(guest: Guest) -> None:
         percpu=4 * PAGE_SIZE,
         isolated=0,
         balloon=0,
+        page_cache=None,
         allocated=16 * PAGE_SIZE,
         unsound="",
     )

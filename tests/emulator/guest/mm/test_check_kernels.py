@@ -43,7 +43,7 @@ def guest() -> Guest:
     free(guest.mm, 0, 0, 0)
     assert guest.pcp_lists() == {MOVABLE: [0, 16, 17, 18]}
     report(guest.mm, 0, 4)
-    assert guest.counts().tolist() == [0, 5 + 64, 4, 1, 54, 0, 0]
+    assert guest.counts().tolist() == [0, 5 + 64, 4, 1, 54, 0, 0, 0]
     return guest
 
 
