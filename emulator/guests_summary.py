@@ -59,6 +59,7 @@ def summarize_guests(
         host=host_figures(sampler.rows, host_cpu_s),
         hinting=_hinting(guests, each),
         balloon=added([one.balloon for one in each]),
+        page_cache=added([one.page_cache for one in each]),
         cost=_cost(guests, each, host_cpu_s, _sum_s(one.guest_kernel_cpu_s for one in times)),
         vcpus=_vcpus(guests, each),
         stranded=added([one.stranded for one in each]),

@@ -69,13 +69,13 @@ from emulator.memory_map import (
     ring_layout,
 )
 from emulator.workloads.registry import load_workload
-from emulator.workloads.workload import Workload
+from emulator.workloads.workload import Workload, files_of
 
 FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 # What a guest's processes wake each other by: "freed" the hinting task, "short" and "config" the
-# balloon's tasks, relief.CPU a vCPU that was out of memory, and for each queue NAME.kick the device
-# and NAME.call the driver.
+# balloon's tasks, relief.CPU a vCPU that was out of memory, "kswapd" and "flusher" the tasks of the
+# page cache, and for each queue NAME.kick the device and NAME.call the driver.
 Wires = Mapping[str, Notifier]
 
 
@@ -107,6 +107,7 @@ class Machine:
         self.ram: Final = ram
         self.regions: Final = dict(regions)
         self.balloon_config: Final = balloon_of(scenario, mechanism)
+        self.file_pages, self.page_cache_config = files_of(scenario, workload)
         self.queue_layouts: Final = _queue_layouts(mechanism, self.balloon_config)
         self.features: Final = _features(mechanism, self.balloon_config)
 
@@ -141,6 +142,7 @@ class Machine:
                 mechanism,
                 {name: (array.dtype, len(array)) for name, array in prepared.items()},
                 balloon=balloon is not None,
+                file_pages=files_of(scenario, workload)[0],
             ),
             "ring": ring_layout(_queue_layouts(mechanism, balloon)),
             "host": HOST_LAYOUT,
@@ -217,7 +219,8 @@ class Machine:
         queues = [f"{name}.{end}" for name in self.queue_layouts for end in ("kick", "call")]
         inflatable = self.balloon_config is not None
         vcpus = range(self.scenario.guest.vcpus if inflatable else 0)
-        return ["freed", "short", "config", *queues, *(f"relief.{cpu}" for cpu in vcpus)]
+        names = ["freed", "short", "config", *(["kswapd", "flusher"] if self.file_pages else [])]
+        return [*names, *queues, *(f"relief.{cpu}" for cpu in vcpus)]
 
     def reporter(self, wires: Wires) -> FreePageReporter | FreePageHinter:
         """The hinting task's way to the device; empties the ring."""

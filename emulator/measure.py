@@ -23,6 +23,7 @@ from emulator.summary import (
     HostFigures,
     LockHold,
     OracleFigures,
+    PageCacheFigures,
     Phase,
     ReclaimLatency,
     SeriesRow,
@@ -58,7 +59,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
     phases = phases_of(machine.phases(), sampler.noted, times.began_s)
     busy_s = busy_seconds(phases) or elapsed_s
     operations, touched = int(vcpus["operations"].sum()), int(vcpus["pages_touched"].sum())
-    violations = int(vcpus["violations"].sum())
+    violations = int(actors["violations"].sum())
     outcome = Outcome(
         vcpus=len(vcpus),
         pages_touched=touched,
@@ -82,6 +83,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
         host=host_figures(rows, times.host_cpu_s),
         hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
         balloon=balloon_figures(guest, host, times),
+        page_cache=page_cache_figures(guest.get("page_cache.control"), rows),
         cost=cost_figures(actors, host, times),
         vcpus=VcpuFigures(
             operations=operations,
@@ -95,11 +97,11 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
             below_order_bytes=standing.below_order,
             unreported_bytes=standing.unreported,
             percpu_bytes=standing.percpu,
-            page_cache_bytes=None,
+            page_cache_bytes=standing.page_cache,
             in_flight_bytes=standing.isolated,
         ),
         oracle=OracleFigures(
-            pages_checked=int(vcpus["pages_checked"].sum()), violations=violations
+            pages_checked=int(actors["pages_checked"].sum()), violations=violations
         ),
         workload=machine.workload.figures(outcome, machine.workload_arrays()),
         phases=phases,
@@ -183,6 +185,40 @@ def balloon_figures(
         oom_wait_s=int(guest["shortages"]["waited_ns"].sum()) / 1e9 if known else None,
         wishes_cut=int(host["wishes_cut"]),
         guest_statistics=int(host["guest_statistics"]),
+    )
+
+
+def page_cache_figures(
+    control: npt.NDArray[Any] | None, rows: Sequence[SeriesRow]
+) -> PageCacheFigures:
+    """What the page cache did; `control`: PAGE_CACHE[1], None: the guest has none."""
+    if control is None:
+        return PageCacheFigures()
+    found = control[0]
+
+    def size(name: str) -> int:
+        return int(found[name]) * PAGE_SIZE
+
+    reads = int(found["reads"])
+    return PageCacheFigures(
+        bytes_peak=max(row.page_cache_bytes or 0 for row in rows),
+        bytes_end=size("pages"),
+        mapped_bytes_end=size("mapped_pages"),
+        dirty_bytes_peak=max(row.dirty_bytes or 0 for row in rows),
+        dirty_bytes_end=size("dirty_pages") + size("writeback_pages"),
+        host_cache_bytes_end=size("host_cache_pages"),
+        duplicate_bytes_end=size("duplicate_pages"),
+        hit_rate=1 - int(found["missed_pages"]) / reads if reads else None,
+        host_reads=int(found["host_reads"]),
+        host_read_bytes=size("host_read_pages"),
+        disk_read_bytes=size("disk_read_pages"),
+        written_bytes=size("written_pages"),
+        kswapd_bytes=size("kswapd_pages"),
+        direct_bytes=size("direct_pages"),
+        node_bytes=size("node_pages"),
+        dropped_bytes=size("dropped_pages"),
+        scanned_bytes=size("scanned_pages"),
+        kswapd_runs=int(found["kswapd_runs"]),
     )
 
 

@@ -6,6 +6,7 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     guest    vCPUs, guest kernel             kernel zones pcps actors pageblocks pages
                                              hinting phases mechanism.* workload.*
                                              balloon shortages, if the guest has a balloon
+                                             page_cache.*, if its workload has files
     ring     guest kernel, host              queue.NAME: a split virtqueue, its indirect tables
                                              config, command, pfns, figures
     host     host                            host
@@ -22,8 +23,17 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     pages on a per-CPU list     that vCPU                       that vCPU        one writer
     pages in use                their owner                     their owner; `kind`, `order` and
                                                                 `mark` by whoever holds zones.lock
+    pages in the page cache     whoever holds page_cache.control.lock; `kind` is read by whoever
+                                holds zones.lock, too
     pages isolated              guest kernel                    guest kernel     by the lock
     pcps                        that vCPU                       that vCPU        one writer
+    page_cache.control.lock     vCPUs, guest kernel             the same         acquire, release
+    page_cache.control.kswapd_wanted, .flush_wanted
+                                vCPUs, guest kernel             the same         relaxed
+    page_cache.control.* (rest) whoever holds the lock          the same; supervisor    relaxed
+    page_cache.files, .slots    whoever holds the lock          the same         by the lock
+    page_cache.image            the same, for the host: reads and write-back stand for its disk
+    page_cache.io               that vCPU                       that vCPU        one writer
     actors.drain_requested      any vCPU                        that vCPU        relaxed, exchange
     actors.arrivals, .state     that vCPU (LOST: supervisor)    vCPUs            relaxed
     actors.* (rest)             that actor                      supervisor       relaxed
@@ -48,7 +58,7 @@ Relaxed words are single aligned loads and stores of at most 8 bytes; the superv
 display while the run goes on, and once more when their writer has ended.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +83,7 @@ from emulator.guest.hinting.cycle import Geometry, Mechanism
 from emulator.guest.hinting.layout import HINTING
 from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import PAGE_SHIFT
-from emulator.guest.mm.views import GuestMemory, array_shapes
+from emulator.guest.mm.views import GuestMemory, array_shapes, cache_shapes, page_cache
 from emulator.host.layout import HOST
 
 _POPULATED_BYTES_MIN: Final = 32 << 20
@@ -97,11 +107,18 @@ def geometry(guest: GuestConfig) -> Geometry:
 
 
 def guest_layout(
-    guest: GuestConfig, mechanism: Mechanism, workload: Layout, *, balloon: bool
+    guest: GuestConfig,
+    mechanism: Mechanism,
+    workload: Layout,
+    *,
+    balloon: bool,
+    file_pages: Sequence[int] = (),
 ) -> Layout:
-    """The guest's segment; `workload`: the arrays that a workload brings along."""
+    """The guest's segment; `workload`: the arrays that a workload brings along; `file_pages`: the
+    sizes of its files."""
     sizes = geometry(guest)
     inflatable: Layout = {"balloon": (BALLOON_STATE, 1), "shortages": (SHORTAGE, sizes.nr_cpus)}
+    cache = cache_shapes(nr_files=len(file_pages), file_pages=sum(file_pages), cpus=sizes.nr_cpus)
     return {
         **array_shapes(
             nr_pages=sizes.nr_pages,
@@ -112,6 +129,7 @@ def guest_layout(
         "hinting": (HINTING, 1),
         "phases": (PHASE, sizes.nr_cpus * PHASES_MAX),
         **(inflatable if balloon else {}),
+        **({f"page_cache.{name}": it for name, it in cache.items()} if file_pages else {}),
         **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(sizes).items()},
         **{f"workload.{name}": it for name, it in workload.items()},
     }
@@ -142,6 +160,7 @@ def guest_memory(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -
         actors=arrays["actors"],
         kernel=arrays["kernel"],
         hooks=mechanism.hooks(own),
+        cache=page_cache(arrays),
     )
 
 

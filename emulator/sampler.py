@@ -5,13 +5,31 @@ or a sum of such, taken within microseconds.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
 from devices.memory.ram import GuestRam
+from emulator.guest.file_io import unwritten_pages
 from emulator.guest.mm.layout import PAGE_SIZE
 from emulator.summary import SeriesRow
+
+
+class CacheBytes(NamedTuple):
+    """What lies in the guest's page cache and in the host's, bytes; None: there is none."""
+
+    cached: int | None = None
+    dirty: int | None = None  # or on its way to the disk
+    host: int | None = None
+
+
+def page_cache_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> CacheBytes:
+    """From the arrays of a guest's segment."""
+    if "page_cache.control" not in guest:
+        return CacheBytes()
+    control = guest["page_cache.control"][0]
+    pages = (control["pages"], unwritten_pages(control), control["host_cache_pages"])
+    return CacheBytes(*(int(count) * PAGE_SIZE for count in pages))
 
 
 class Sampler:
@@ -40,16 +58,19 @@ class Sampler:
     def sample(self, time_s: float) -> SeriesRow:
         """One row, kept in `rows`."""
         zones, actors = self._guest["zones"], self._guest["actors"]
-        balloon = self._guest.get("balloon")
+        balloon, cache = self._guest.get("balloon"), page_cache_bytes(self._guest)
         row = SeriesRow(
             time_s=round(time_s, 6),
             resident_bytes=self.resident_bytes(),
             guest_free_bytes=int(zones["free_pages"].sum() + zones["isolated_pages"].sum())
             * PAGE_SIZE,
             guest_reported_bytes=int(zones["reported_pages"].sum()) * PAGE_SIZE,
+            page_cache_bytes=cache.cached,
             balloon_bytes=None if balloon is None else int(balloon[0]["pages"]) * PAGE_SIZE,
             operations=int(actors["operations"].sum()),
             reports=int(self._guest["hinting"][0]["reports"]),
+            dirty_bytes=cache.dirty,
+            host_cache_bytes=cache.host,
         )
         self.rows.append(row)
         self.noted.append((row.time_s, row.resident_bytes or 0))

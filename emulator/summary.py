@@ -18,6 +18,7 @@ from emulator.errors import ConfigError
 
 SCHEMA: Final = 1
 _LISTS: Final = ("phases", "guests")
+_COLUMNS_ONCE: Final = 8  # Of `series.csv`, before there was a page cache.
 
 T = TypeVar("T")
 
@@ -102,6 +103,29 @@ class BalloonFigures(_Section, frozen=True):
     guest_statistics: int | None = None  # How often the guest's figures came.
 
 
+class PageCacheFigures(_Section, frozen=True):
+    """The guest's page cache, if its workload has files."""
+
+    bytes_peak: int | None = None
+    bytes_end: int | None = None
+    mapped_bytes_end: int | None = None
+    dirty_bytes_peak: int | None = None  # Or on its way to the disk.
+    dirty_bytes_end: int | None = None
+    host_cache_bytes_end: int | None = None  # Of the disk image, in the host's own page cache.
+    duplicate_bytes_end: int | None = None  # Of that, in the guest's cache as well.
+    hit_rate: float | None = None  # Pages read without a request to the host, of all.
+    host_reads: int | None = None  # Requests.
+    host_read_bytes: int | None = None  # Read-ahead included.
+    disk_read_bytes: int | None = None  # Of that, not in the host's cache.
+    written_bytes: int | None = None  # By write-back.
+    kswapd_bytes: int | None = None  # Reclaimed, by whom.
+    direct_bytes: int | None = None
+    node_bytes: int | None = None
+    dropped_bytes: int | None = None  # Because caches were dropped.
+    scanned_bytes: int | None = None
+    kswapd_runs: int | None = None
+
+
 class CostFigures(_Section, frozen=True):
     """What giving memory back cost."""
 
@@ -167,6 +191,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     host: HostFigures = HostFigures()
     hinting: HintingFigures = HintingFigures()
     balloon: BalloonFigures = BalloonFigures()
+    page_cache: PageCacheFigures = PageCacheFigures()
     cost: CostFigures = CostFigures()
     vcpus: VcpuFigures = VcpuFigures()
     stranded: StrandedFigures = StrandedFigures()
@@ -187,6 +212,8 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     balloon_bytes: int | None = None
     operations: int | None = None
     reports: int | None = None
+    dirty_bytes: int | None = None
+    host_cache_bytes: int | None = None
 
 
 class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -319,8 +346,9 @@ def read_series(text: str, *, where: str = "series.csv") -> list[SeriesRow]:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise ConfigError(f"{where}: damaged: {error}") from None
-    if not lines or tuple(lines[0]) != columns:
+    if not lines or tuple(lines[0]) not in (columns, columns[:_COLUMNS_ONCE]):
         raise ConfigError(f"{where}: damaged: the first line must be {','.join(columns)}")
+    columns = tuple(lines[0])
     rows = []
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(columns):

@@ -24,6 +24,7 @@ from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
 from emulator.config.guests import GuestsConfig
 from emulator.config.overrides import apply_overrides
+from emulator.config.page_cache import PageCacheConfig, decode_page_cache
 from emulator.config.parameters import (
     decode_parameters,
     encode_parameters,
@@ -181,6 +182,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: HostConfig = HostConfig()
     guests: GuestsConfig = GuestsConfig()
     balloon: BalloonConfig | None = None  # None: the guest has none, unless its mechanism is one.
+    page_cache: PageCacheConfig | None = None  # None: by default, if the workload has files.
     run: RunConfig = RunConfig()
     cost: CostConfig | None = None  # None: in virtual time, work costs nothing.
     compare: CompareConfig = CompareConfig()
@@ -229,6 +231,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
     balloon, cost = rest.pop("balloon", None), rest.pop("cost", None)
     compare, guests = rest.pop("compare", {}), rest.pop("guests", {})
+    cache = rest.pop("page_cache", None)
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
@@ -242,6 +245,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         host=decode_parameters(HostConfig, host, where="host"),
         guests=decode_parameters(GuestsConfig, guests, where="guests"),
         balloon=None if balloon is None else decode_balloon(balloon),
+        page_cache=None if cache is None else decode_page_cache(cache),
         run=decode_parameters(RunConfig, run, where="run"),
         cost=None if cost is None else decode_parameters(CostConfig, cost, where="cost"),
         compare=decode_parameters(CompareConfig, compare, where="compare"),
@@ -271,6 +275,8 @@ def to_toml(scenario: Scenario) -> str:
         own["guests"] = encode_parameters(scenario.guests)
     if scenario.balloon is not None:
         own["balloon"] = encode_balloon(scenario.balloon)
+    if scenario.page_cache is not None:
+        own["page_cache"] = encode_parameters(scenario.page_cache)
     if scenario.cost is not None:
         own["cost"] = encode_parameters(scenario.cost)
     if scenario.compare.mechanisms:

@@ -14,6 +14,7 @@ from devices.memory.ram import RamView
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.clock import Clock
 from emulator.guest.cost import Bill, GuestCosts
+from emulator.guest.file_io import FileIo
 from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import ACTOR_LOST, ACTOR_RUNNING
 from emulator.guest.mm.page_alloc_kernels import drain_if_requested
@@ -49,6 +50,7 @@ class Vcpu:
         on_phase: Callable[[], None],
         out_of_memory: OutOfMemory | None = None,
         costs: GuestCosts | None = None,
+        files: FileIo | None = None,
     ) -> None:
         assert phases.dtype == PHASE
         self.index: Final = index
@@ -63,7 +65,9 @@ class Vcpu:
         self._phases = phases
         self._phase_count = 0
         self._freed = freed
-        self._out_of_memory = out_of_memory
+        self.files: Final = files
+        # Whom it asks when it is out of memory, in this order.
+        self._helpers = [it for it in (files, out_of_memory) if it is not None]
         self._on_phase = on_phase
         self._actor = mm.actors[index]
         self._arrivals = 0
@@ -101,7 +105,8 @@ class Vcpu:
         time; ends early at `until_s`, or where a batch did less than it was asked to.  Returns the
         units done.
 
-        Where an allocation failed and a balloon gives pages back for that, the batch goes on.
+        Where an allocation failed, and dirty pages are written or a balloon gives pages back for
+        that, the batch goes on.
         """
         done = shortages = 0
         began_s = self.begin_paying()
@@ -111,10 +116,12 @@ class Vcpu:
             got = batch(done, asked)
             done += got
             self.after_batch()
-            if self._out_of_memory is not None and self._actor["failed_allocations"] > failed:
+            if self.files is not None:
+                began_s += await self.files.settle()
+            if self._helpers and self._actor["failed_allocations"] > failed:
                 shortages = 1 if got else shortages + 1
                 short_s = self.clock.now_s()
-                helped = shortages <= _SHORTAGES_MAX and await self._out_of_memory.notify()
+                helped = shortages <= _SHORTAGES_MAX and await self._helped()
                 waited_s = self.clock.now_s() - short_s
                 began_s += 0.0 if self._bill is None else waited_s  # Its pace knows of no wait.
                 if helped and got < asked:  # It is tried again: it has not failed.
@@ -155,8 +162,17 @@ class Vcpu:
         self.begin_paying()
         return owed_s
 
+    async def _helped(self) -> bool:
+        """Whether there may be memory now."""
+        for helper in self._helpers:
+            if await helper.notify():
+                return True
+        return False
+
     def after_batch(self) -> None:
         """What it owes others between two batches: pass on the doorbell, drain on demand."""
+        if self.files is not None:
+            self.files.pass_on()
         if self.mm.kernel[0]["doorbell"]:
             # Cleared before the notification: a free after this rings again.
             self.mm.kernel[0]["doorbell"] = 0

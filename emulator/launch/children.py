@@ -38,6 +38,7 @@ from emulator.launch.child import Passed
 from emulator.launch.failure import describe
 from emulator.launch.fork_server_process import SUPERVISOR_GONE
 from emulator.launch.migration import migration_task
+from emulator.launch.page_cache import boot_files, file_io, page_cache_task
 from emulator.machine import Handle, Machine, Wires
 from emulator.memory_map import queue_guest_addr
 
@@ -160,6 +161,7 @@ async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) ->
         return
     mm = machine.memory()
     arrays = machine.workload_arrays()
+    clock = Clock(mm.kernel)
     async with trio.open_nursery() as nursery:
         phase_began = trio.Event()
 
@@ -180,11 +182,12 @@ async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) ->
             mm,
             machine.ram.view(),
             machine.guest["phases"],
-            Clock(mm.kernel),
+            clock,
             wires["freed"],
             seed=machine.scenario.run.seed,
             on_phase=lambda: phase_began.set(),
             out_of_memory=machine.out_of_memory(index, wires),
+            files=file_io(machine, mm, index, wires, clock),
         )
         nursery.start_soon(end_with_supervisor)
         nursery.start_soon(tell_phases)
@@ -221,6 +224,7 @@ async def _guest_kernel(connect: Connect, wires: Wires, machine: Machine, channe
         pageblock_order=guest.pageblock_order,
         virtual=False,
     )
+    boot_files(machine, mm)
     async with connect(machine, wires) as reporter:
         await _hint_and_balloon(reporter, wires, machine, channel)
 
@@ -235,11 +239,14 @@ async def _hint_and_balloon(
         return
     began_cpu_s = _cpu_s()
     clock = Clock(mm.kernel)
+    page_cache = page_cache_task(machine, mm, wires, clock)
     kernel = GuestKernel(mm, machine.mechanism, machine.guest["hinting"], clock, balloon)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kernel.run_hinting, reporter, wires["freed"])
         if stats is not None:
             nursery.start_soon(kernel.run_balloon, stats, machine.guest["shortages"], wires)
+        if page_cache is not None:
+            nursery.start_soon(page_cache.run)
         stopped = await channel.receive() is not None
         if not stopped:
             # The host is as dead as the supervisor: nobody would acknowledge.

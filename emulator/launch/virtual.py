@@ -36,6 +36,7 @@ from emulator.host.task import serve_guest
 from emulator.launch.balloon import manage_machine
 from emulator.launch.failure import first_cause
 from emulator.launch.migration import migration_task
+from emulator.launch.page_cache import boot_files, file_io, page_cache_task
 from emulator.machine import Machine, Wires
 from emulator.measure import RunTimes
 from emulator.observer import Observer
@@ -128,6 +129,7 @@ class _Guest:
             pageblock_order=guest.pageblock_order,
             virtual=True,
         )
+        boot_files(machine, mm)
         clock = Clock(mm.kernel)
         wires = {name: LocalNotifier() for name in machine.wire_names()}
         costs = None
@@ -155,6 +157,9 @@ class _Guest:
         drivers = (reporter, self.balloon)
         _start_host(host, machine, self.discarder, wires, drivers, self.host_costs)
         nursery.start_soon(self.kernel.run_hinting, reporter, wires["freed"])
+        page_cache = page_cache_task(machine, self.kernel.mm, wires, self.clock)
+        if page_cache is not None:
+            nursery.start_soon(page_cache.run)
         if stats is not None:
             nursery.start_soon(self.kernel.run_balloon, stats, machine.guest["shortages"], wires)
 
@@ -174,6 +179,7 @@ class _Guest:
                 on_phase=lambda: self.sampler.note(trio.current_time()),
                 out_of_memory=machine.out_of_memory(index, self.wires),
                 costs=self.guest_costs,
+                files=file_io(machine, self.kernel.mm, index, self.wires, self.clock),
             )
             nursery.start_soon(run_vcpu, vcpu, work)
 

@@ -83,9 +83,10 @@ def setup_words(summary: Summary) -> list[str]:
 
 
 def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
-    """All tables of a run; those of mechanism, balloon and workload only if these have figures."""
+    """All tables of a run; those of mechanism, balloon, page cache and workload only if these have
+    figures."""
     mechanism = _own("Mechanism", summary.hinting.mechanism or {})
-    own = (*mechanism, *_balloon(summary))
+    own = (*mechanism, *_balloon(summary), *_page_cache(summary))
     tables = (_host(summary), _hinting(summary), *own, _cost(summary), _vcpus(summary))
     more = (_stranded(summary), _oracle(summary), *_own("Workload", summary.workload))
     return tables + more
@@ -160,6 +161,29 @@ def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
         _count("guest's figures", balloon.guest_statistics, "times"),
     )
     return (FigureTable("Balloon", figures),)
+
+
+def _page_cache(summary: Summary) -> tuple[FigureTable, ...]:
+    cache = summary.page_cache
+    if cache.bytes_end is None:
+        return ()
+    figures = (
+        size_figure("cached at the peak", cache.bytes_peak),
+        size_figure("cached at the end", cache.bytes_end),
+        size_figure("of it mapped", cache.mapped_bytes_end),
+        size_figure("of it at the host, too", cache.duplicate_bytes_end),
+        size_figure("in the host's own cache", cache.host_cache_bytes_end),
+        size_figure("dirty at the peak", cache.dirty_bytes_peak),
+        size_figure("dirty at the end", cache.dirty_bytes_end),
+        size_figure("read from the host", cache.host_read_bytes),
+        size_figure("of it from the disk", cache.disk_read_bytes),
+        size_figure("written back", cache.written_bytes),
+        size_figure("reclaimed by kswapd", cache.kswapd_bytes),
+        size_figure("reclaimed directly", cache.direct_bytes),
+        size_figure("reclaimed in the node", cache.node_bytes),
+        size_figure("dropped", cache.dropped_bytes),
+    )
+    return (FigureTable("Page cache", figures),)
 
 
 def _cost(summary: Summary) -> FigureTable:

@@ -17,6 +17,27 @@ CHURN: Final = np.dtype(
     ]
 )
 
+FILE_REQUESTS: Final = np.dtype(
+    [
+        ("random", "<i8"),
+        ("request_pages", "<i8"),
+        ("files", "<i8"),
+        ("hot_files", "<i8"),  # the first ones
+        ("mapped_files", "<i8"),  # the first ones of these
+        ("hot_of_1024", "<i8"),  # requests
+        ("writes_of_1024", "<i8"),
+    ]
+)
+FILE_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
+    {
+        "names": ["read_pages", "written_pages"],
+        "formats": ["<i8", "<i8"],
+        "offsets": [0, 8],
+        "itemsize": 64,
+    },
+    align=True,
+)
+
 # Where a replayed trace's blocks are.  A slot's operations come from several vCPUs: each waits for
 # its turn, which the vCPU before it passes on (release) after it has written the rest.
 SLOT: Final = np.dtype(

@@ -19,6 +19,7 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "replay": f"{_HERE}.replay:Replay",
     "trickle": f"{_HERE}.trickle:Trickle",
     "ageing": f"{_HERE}.ageing:Ageing",
+    "files": f"{_HERE}.files:Files",
     "migrate": f"{_HERE}.migrate:Migrate",
     "uml_memhog": f"{_HERE}.uml_memhog:UmlMemhog",
     "build": f"{_HERE}.build:Build",

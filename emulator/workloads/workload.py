@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Final, Protocol
 
 import numpy.typing as npt
 
+from emulator.config.page_cache import PageCacheConfig
 from emulator.config.scenario import Scenario
+from emulator.errors import ConfigError
 from emulator.guest.vcpu import Vcpu
 
 # Under virtual time, a workload without a pace of its own moves at this: what one real process
@@ -63,3 +65,17 @@ def pace_per_s(rate_bytes_per_s: float | None, unit_bytes: int, *, virtual: bool
     if rate_bytes_per_s is not None:
         return rate_bytes_per_s / unit_bytes
     return VIRTUAL_PACE_BYTES_PER_S / unit_bytes if virtual else None
+
+
+def files_of(scenario: Scenario, workload: Workload) -> tuple[list[int], PageCacheConfig]:
+    """The sizes of a workload's files, pages, and how the guest caches them; none for most.
+
+    ConfigError for a `[page_cache]` that has nothing to cache.
+    """
+    sizes = getattr(workload, "file_pages", None)
+    if sizes is None and scenario.page_cache is not None:
+        raise ConfigError(
+            f"{scenario.where('page_cache')}: the workload {workload.kind} has no files; leave the "
+            'table out, or use workload.kind = "files"'
+        )
+    return [] if sizes is None else list(sizes()), scenario.page_cache or PageCacheConfig()

@@ -64,6 +64,26 @@ SCHEMA_1 = {
         "wishes_cut",
         "guest_statistics",
     ],
+    "page_cache": [
+        "bytes_peak",
+        "bytes_end",
+        "mapped_bytes_end",
+        "dirty_bytes_peak",
+        "dirty_bytes_end",
+        "host_cache_bytes_end",
+        "duplicate_bytes_end",
+        "hit_rate",
+        "host_reads",
+        "host_read_bytes",
+        "disk_read_bytes",
+        "written_bytes",
+        "kswapd_bytes",
+        "direct_bytes",
+        "node_bytes",
+        "dropped_bytes",
+        "scanned_bytes",
+        "kswapd_runs",
+    ],
     "cost": [
         "cpu_s_per_gib_returned",
         "zone_lock_hold_us",
@@ -240,8 +260,14 @@ def test_a_written_series_reads_as_the_same(rows: list[SeriesRow]) -> None:
 def test_the_columns_are_those_of_the_design_and_none_is_an_empty_cell() -> None:
     assert write_series([SeriesRow(time_s=0.1, resident_bytes=4096, reports=0)]) == (
         "time_s,resident_bytes,guest_free_bytes,guest_reported_bytes,page_cache_bytes,"
-        "balloon_bytes,operations,reports\n0.1,4096,,,,,,0\n"
+        "balloon_bytes,operations,reports,dirty_bytes,host_cache_bytes\n0.1,4096,,,,,,0,,\n"
     )
+
+
+def test_a_series_from_before_there_was_a_page_cache_is_read() -> None:
+    columns = "time_s,resident_bytes,guest_free_bytes,guest_reported_bytes,page_cache_bytes,"
+    text = columns + "balloon_bytes,operations,reports\n0.1,4096,,,,,,0\n"
+    assert read_series(text) == [SeriesRow(time_s=0.1, resident_bytes=4096, reports=0)]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +275,7 @@ def test_the_columns_are_those_of_the_design_and_none_is_an_empty_cell() -> None
     [
         (lambda text: "", "x: damaged: the first line must be time_s,resident_bytes,"),
         (lambda text: text.replace("time_s", "time_ms"), "x: damaged: the first line must be"),
-        (lambda text: text + "1,2\n", "x: damaged: line 3 has 2 cells, not 8"),
+        (lambda text: text + "1,2\n", "x: damaged: line 3 has 2 cells, not 10"),
         (lambda text: text.replace("4096", "4k"), "x: damaged: line 2: Expected int | null"),
         (lambda text: text.replace("0.1,", ","), "x: damaged: line 2: Object missing"),
         (lambda text: text + '"', "x: damaged: "),

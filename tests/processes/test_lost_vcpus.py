@@ -53,6 +53,21 @@ def test_a_vcpu_that_dies_with_the_zone_lock_is_buried(mechanism: str) -> None:
     assert_recovered(run, ["vCPU 2"])
 
 
+@pytest.mark.parametrize("writes", [0.0, 1.0])
+def test_a_vcpu_that_dies_with_the_page_cache_s_lock_is_buried(writes: float) -> None:
+    """What it had read and written stays in the cache, and nothing is dropped unwritten."""
+    work = (
+        f'workload={{kind="files",files=8,size="16MiB",hot=0.0,mapped=0.0,writes={writes},'
+        'anonymous=0.3,duration="1500ms",idle="200ms"}'
+    )
+    scenario = real("memhog", work, REPORTING, "guest.vcpus=3", 'page_cache.write_back="1GiB/s"')
+    kill = once(worked, lambda processes: processes.kill_within_lock(2, "page_cache.control"))
+    run = run_real(scenario, kill)
+    assert_recovered(run, ["vCPU 2"])
+    assert run.summary.page_cache.dirty_bytes_end == 0
+    assert run.summary.page_cache.bytes_end == 0
+
+
 def test_vcpus_that_die_together_are_buried_whoever_has_the_lock() -> None:
     def kill_three(processes: Processes) -> None:
         processes.stop("vCPU 0")

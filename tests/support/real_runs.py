@@ -57,9 +57,10 @@ class Processes:
             assert state not in "XZ", f"{name} has ended"
             time.sleep(0)
 
-    def kill_within_lock(self, cpu: int) -> None:
-        """Kill a vCPU inside of the allocator's critical section: it holds the zone's lock."""
-        zone = self.machine.guest["zones"][0]
+    def kill_within_lock(self, cpu: int, locks: str = "zones") -> None:
+        """Kill a vCPU inside of a critical section: it holds the first zone's lock, or that of
+        "page_cache.control"."""
+        zone = self.machine.guest[locks][0]
         ends_s = time.monotonic() + 30
         while time.monotonic() < ends_s:
             self.stop(f"vCPU {cpu}")
