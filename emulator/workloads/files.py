@@ -55,8 +55,10 @@ class Files:
     rate_bytes_per_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.files < 1 or self.size_bytes < PAGE_SIZE or self.size_bytes % PAGE_SIZE:
-            raise ValueError("size: there must be a file at least, each of whole pages of 4KiB")
+        if self.files < 1:
+            raise ValueError(f"files: {self.files} is not at least 1")
+        if self.size_bytes < PAGE_SIZE or self.size_bytes % PAGE_SIZE:
+            raise ValueError(f"size: {self.size_bytes} bytes are not whole pages of 4KiB")
         if self.files * self.size_bytes > _ALL_FILES_BYTES_MAX:
             raise ValueError(
                 f"files: {self.files} of {self.size_bytes >> 20}MiB are more than 1TiB in all"
