@@ -1,7 +1,8 @@
 """The unix socket that guests attach to: its file, who may use it, and what it leaves behind.
 
-The file is made with mode 0600, in one step with the socket (on Linux the mode of the unbound
-socket is that of its file), so that no one else can connect in between.  A file that a dead
+The file is made with mode 0600, or 0666 if any user is to be served, in one step with the socket
+(on Linux the mode of the unbound socket, less the umask, is that of its file), so that no one else
+can connect in between.  A file that a dead
 back-end left is replaced; one that somebody listens on is not, and neither is a file that is no
 socket.  The end removes the file, if it is still ours.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 _MODE: Final = 0o600
+_MODE_FOR_ANY_USER: Final = 0o666
 _BACKLOG: Final = 8
 _PATH_BYTES_MAX: Final = 107  # sockaddr_un, less the terminating 0
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -37,11 +39,13 @@ def peer_of(connected: socket.socket) -> Peer:
 class SocketFile:
     """A listening socket at `path`; use it in a `with` statement.
 
+    any_user:  let every user connect; who may enter the folder is not our concern
+
     Raises ValueError for a path that is too long, FileExistsError if somebody listens there or it
     is no socket, and OSError if the system refuses, each with what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, any_user: bool = False) -> None:
         self.path: Final = Path(path)
         if len(os.fsencode(self.path)) > _PATH_BYTES_MAX:
             raise ValueError(
@@ -51,8 +55,7 @@ class SocketFile:
         _remove_stale(self.path)
         self.listening: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            os.fchmod(self.listening.fileno(), _MODE)
-            self.listening.bind(os.fspath(self.path))
+            _bind(self.listening, self.path, _MODE_FOR_ANY_USER if any_user else _MODE)
             found = self.path.lstat()
             self._identity = (found.st_dev, found.st_ino)
             self.listening.listen(_BACKLOG)
@@ -73,6 +76,16 @@ class SocketFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _bind(unbound: socket.socket, path: Path, mode: int) -> None:
+    """Bind it to a file of exactly this mode, whatever the umask is."""
+    os.fchmod(unbound.fileno(), mode)
+    umask = os.umask(0o777 & ~mode)
+    try:
+        unbound.bind(os.fspath(path))
+    finally:
+        os.umask(umask)
 
 
 def _remove_stale(path: Path) -> None:

@@ -78,7 +78,7 @@ def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, 
         with (
             ReportLog(folder.path / REPORTS) as log,
             folder.recording(observer) as recorder,
-            _listening(plan.path) as socket_file,
+            _listening(plan.path, any_user=plan.any_user) as socket_file,
             _listening(plan.control_path) as control_file,
         ):
             record = Record(
@@ -117,9 +117,9 @@ def _complete(
     return scenario, summary
 
 
-def _listening(path: Path) -> SocketFile:
+def _listening(path: Path, *, any_user: bool = False) -> SocketFile:
     try:
-        return SocketFile(path)
+        return SocketFile(path, any_user=any_user)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"--socket: {path}: cannot be listened on: {text}") from None

@@ -18,12 +18,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "socket"
 
 
+@pytest.mark.parametrize(("any_user", "mode"), [(False, 0o600), (True, 0o666)])
 @pytest.mark.parametrize("umask", [0, 0o22, 0o77])
-def test_only_its_user_may_connect(path: Path, umask: int) -> None:
+def test_only_its_user_may_connect_or_any(
+    path: Path, umask: int, any_user: bool, mode: int
+) -> None:
     before = os.umask(umask)
     try:
-        with no_leak(), SocketFile(path):
-            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        with no_leak(), SocketFile(path, any_user=any_user):
+            assert stat.S_IMODE(path.lstat().st_mode) == mode
+        assert os.umask(umask) == umask
     finally:
         os.umask(before)
     assert not path.exists()
