@@ -74,6 +74,6 @@ def _reply(
         if "target" in command:
             target = command["target"]
             set_target(None if target is None else size_bytes(target))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # The latter by brackets within brackets.
         return {"error": " ".join(str(error).split())}
     return status()

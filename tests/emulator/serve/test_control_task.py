@@ -43,7 +43,16 @@ async def test_targets_are_set_and_the_state_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"no JSON", b"[]", b'{"size": 1}', b'{"target": "much"}', b'{"target": []}', b"\xff"]
+    "line",
+    [
+        b"no JSON",
+        b"[]",
+        b"[" * 60_000,
+        b'{"size": 1}',
+        b'{"target": "much"}',
+        b'{"target": []}',
+        b"\xff",
+    ],
 )
 async def test_a_bad_command_changes_nothing(tmp_path: Path, line: bytes) -> None:
     targets: list[int | None] = []
