@@ -35,6 +35,7 @@ _TICKS_PER_S: Final = 10
 _TICKS_AT_ONCE: Final = 10
 _ROWS: Final = 241
 _NOT_YET: Final = -1.0
+_LIFETIME_S_MAX: Final = 7 * 86400.0  # There is a word for each tick of twice as long.
 _LARGE_ORDER: Final = 9  # A pageblock: what is reported unless somebody changes it.
 
 
@@ -66,6 +67,8 @@ class Ageing:
         for name in ("duration", "period", "short", "medium", "long"):
             if getattr(self, f"{name}_s") < 1 / _TICKS_PER_S:
                 raise ValueError(f"{name}: must be a tenth of a second or more")
+        if max(self.short_s, self.medium_s, self.long_s) > _LIFETIME_S_MAX:
+            raise ValueError("long: a mean lifetime, as short and medium, must be 7 days or less")
         if self.rate_blocks_per_s <= 0:
             raise ValueError("rate: must be above 0")
         if self.idle_s < 0:

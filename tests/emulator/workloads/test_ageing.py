@@ -98,6 +98,7 @@ def test_damaged_counts_are_no_counts(damaged: object) -> None:
         ({"quiet": 1.5}, "quiet: 1.5 is not one of 0 to 1"),
         ({"long_share": 1.0}, "medium_share: with long_share"),
         ({"short_s": 0.01}, "short: must be a tenth of a second or more"),
+        ({"long_s": 1e9}, "long: a mean lifetime, as short and medium, must be 7 days or less"),
         ({"rate_blocks_per_s": 0.0}, "rate: must be above 0"),
         ({"idle_s": -1.0}, "idle: a time cannot be below 0"),
     ],
