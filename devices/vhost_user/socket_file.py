@@ -8,6 +8,7 @@ socket.  The end removes the file, if it is still ours.
 """
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -89,15 +90,18 @@ def _bind(unbound: socket.socket, path: Path, mode: int) -> None:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on any more; FileExistsError for anything else."""
+    """Remove a socket that nobody has bound any more; FileExistsError for anything else.
+
+    Whoever listens must not hear of it: to serve one guest, it would take us for that.  A datagram
+    socket cannot connect to a stream socket (EPROTOTYPE), but is refused if there is none.
+    """
     try:
         found = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise FileExistsError(f"{path} exists and is no socket; name another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
@@ -106,6 +110,7 @@ def _remove_stale(path: Path) -> None:
             return
         except FileNotFoundError:
             return
-        except BlockingIOError:  # Its queue is full: somebody listens, and is slow.
-            pass
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
+                raise
     raise FileExistsError(f"another process listens on {path}; end it, or name another path")
