@@ -368,7 +368,10 @@ def balloon_of(scenario: Scenario, mechanism: Mechanism) -> BalloonConfig | None
 def load_balloon_manager(scenario: Scenario, balloon: BalloonConfig) -> Manager:
     """The manager that a scenario names."""
     where = scenario.where("balloon.manager")
-    return load_manager(balloon.manager.name, balloon.manager.parameters, where=where)
+    manager = load_manager(balloon.manager.name, balloon.manager.parameters, where=where)
+    if getattr(manager, "needs_host_memory", False) and scenario.host.memory_bytes is None:
+        raise ConfigError(f"{where}.name: {manager.name} needs host.memory, such as 8GiB")
+    return manager
 
 
 def _queue_layouts(mechanism: Mechanism, balloon: BalloonConfig | None) -> dict[str, QueueLayout]:

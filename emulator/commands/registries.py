@@ -55,10 +55,18 @@ def require_names(scenario: Scenario) -> None:
         where = scenario.where("workload.kind")
         raise ConfigError(f"{where}: no workload {kind!r}{suggest(kind, kinds)}")
     if scenario.balloon is not None:
-        known, manager = managers(), scenario.balloon.manager.name
-        if manager not in known:
-            where = scenario.where("balloon.manager.name")
-            raise ConfigError(f"{where}: no balloon manager {manager!r}{suggest(manager, known)}")
+        _require_manager(scenario.balloon.manager.name, scenario.where("balloon.manager.name"))
+
+
+def _require_manager(name: str, where: str) -> None:
+    file, colon, cls = name.rpartition(":")
+    if colon:
+        _require_class(Path(file), cls, where=where)
+        return
+    known = managers()
+    if name not in known:
+        said = f"{where}: no balloon manager {name!r}{suggest(name, known)}"
+        raise ConfigError(f"{said}, or FILE:CLASS")
 
 
 def require_mechanism(name: str, *, where: str) -> None:

@@ -119,14 +119,19 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     of small pages reaches on the reference machine.
     `huge_pages`: the host backs accounted RAM by pages of 2 MiB where nothing is behind any of
     their 512 pages; a discard of a part splits one.
+    `memory`: what balloon managers take the host to have for its guests, under either launcher.
+    Nothing is enforced: what guests have resident beyond it is shown as it is, and not swapped.
     """
 
     discard_bytes_per_s: float = 7.8 * (1 << 30)
     huge_pages: bool = False
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.discard_bytes_per_s <= 0:
             raise ValueError("discard: must be above 0")
+        if self.memory_bytes is not None and self.memory_bytes <= 0:
+            raise ValueError("memory: must be above 0; leave the key out where it is not limited")
 
 
 class MechanismConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -369,14 +374,16 @@ def _read(path: Path, source: str) -> dict[str, Any]:
 
 
 def _resolve_files(document: dict[str, Any], folder: Path) -> None:
-    """Make the file names in a document absolute: the trace, and a mechanism of one's own."""
-    workload, mechanism = document.get("workload"), document.get("mechanism")
+    """Make file names in a document absolute: the trace, a mechanism or manager of one's own."""
+    workload, balloon = document.get("workload"), document.get("balloon")
     if isinstance(workload, dict) and isinstance(workload.get("trace"), str):
         workload["trace"] = str((folder / workload["trace"]).resolve())
-    if isinstance(mechanism, dict) and isinstance(mechanism.get("name"), str):
-        file, colon, cls = mechanism["name"].rpartition(":")
-        if colon:
-            mechanism["name"] = f"{(folder / file).resolve()}:{cls}"
+    manager = balloon.get("manager") if isinstance(balloon, dict) else None
+    for named in (document.get("mechanism"), manager):
+        if isinstance(named, dict) and isinstance(named.get("name"), str):
+            file, colon, cls = named["name"].rpartition(":")
+            if colon:
+                named["name"] = f"{(folder / file).resolve()}:{cls}"
 
 
 def _shown_path(path: Path) -> str:

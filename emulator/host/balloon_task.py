@@ -1,5 +1,6 @@
 """The host's side of a balloon: a manager decides, the device passes it on to the guest."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -8,7 +9,7 @@ import trio
 from devices.balloon.device import BalloonDevice
 from devices.balloon.layout import BALLOON_PAGE_SIZE, STATS
 from emulator.errors import RunFailed
-from emulator.host.managers.manager import Manager, Sight
+from emulator.host.managers.manager import HostSight, Manager, Sight
 
 
 async def manage_balloon(
@@ -18,8 +19,11 @@ async def manage_balloon(
     *,
     memory_bytes: int,
     every_s: float,
+    host: Callable[[], HostSight] | None = None,
 ) -> None:
     """Let `manager` decide every so often, for ever; `account`: HOST[1].
+
+    host: how the host stands now;  None: its memory is not said.
 
     A wish beyond what can be is cut to it, and counted; one that is no number ends the run.
     """
@@ -31,6 +35,7 @@ async def manage_balloon(
             memory_bytes=memory_bytes,
             balloon_bytes=device.balloon_bytes,
             guest=device.statistics(STATS).latest,
+            host=None if host is None else host(),
         )
         wanted = _decision(manager, seen)
         if wanted is not None:

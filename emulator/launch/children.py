@@ -262,6 +262,7 @@ async def _hint_and_balloon(
 async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> None:
     discarders = [Discarder.of_ram(machine.ram, machine.host) for machine, _ in guests]
     devices = [machine.device(wires) for machine, wires in guests]
+    rams = [machine.ram for machine, _ in guests]
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
@@ -270,7 +271,7 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
             migration = migration_task(machine, device, discarder)
             serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
             nursery.start_soon(partial(serve, wires=wires))
-            nursery.start_soon(manage_machine, machine, device, wires)
+            nursery.start_soon(manage_machine, machine, device, wires, rams)
             if migration is not None:
                 nursery.start_soon(migration.run)
         stopped = await channel.receive() is not None

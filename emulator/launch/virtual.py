@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from devices.balloon.driver_task import FreePageReporter
+from devices.memory.ram import GuestRam
 from devices.virtio.notifier import LocalNotifier
 from emulator.config.scenario import Scenario
 from emulator.errors import RunFailed
@@ -149,13 +150,15 @@ class _Guest:
             guest_costs=costs,
         )
 
-    def start_kernel(self, nursery: trio.Nursery, host: trio.Nursery) -> None:
+    def start_kernel(
+        self, nursery: trio.Nursery, host: trio.Nursery, rams: Sequence[GuestRam]
+    ) -> None:
         """Start what its kernel does; its half of the host in `host`."""
         machine, wires = self.machine, self.wires
         reporter = machine.reporter(wires)
         stats = None if self.balloon is None else machine.stats_driver()
         drivers = (reporter, self.balloon)
-        _start_host(host, machine, self.discarder, wires, drivers, self.host_costs)
+        _start_host(host, machine, self.discarder, wires, drivers, self.host_costs, rams)
         nursery.start_soon(self.kernel.run_hinting, reporter, wires["freed"])
         page_cache = page_cache_task(machine, self.kernel.mm, wires, self.clock)
         if page_cache is not None:
@@ -195,7 +198,7 @@ async def _run(
             # The hinting tasks end before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
                 for guest in guests:
-                    guest.start_kernel(nursery, outer)
+                    guest.start_kernel(nursery, outer, [machine.ram for machine in machines])
                 try:
                     await _run_vcpus(guests, scenario)
                 finally:
@@ -245,8 +248,9 @@ def _start_host(
     wires: Wires,
     drivers: tuple[FreePageReporter | FreePageHinter, BalloonTask | None],
     costs: HostCosts,
+    rams: Sequence[GuestRam],
 ) -> None:
-    """Start the host; when it ends, the guest's drivers know."""
+    """Start the host; when it ends, the guest's drivers know.  `rams`: of all its guests."""
     device = machine.device(wires)
     migration = migration_task(machine, device, discarder)
     if migration is not None:
@@ -271,7 +275,7 @@ def _start_host(
                     driver.reset()  # Whatever ended the host: nobody acknowledges any more.
 
     nursery.start_soon(host)
-    nursery.start_soon(manage_machine, machine, device, wires)
+    nursery.start_soon(manage_machine, machine, device, wires, rams)
 
 
 async def _give_up_on_host() -> None:

@@ -98,3 +98,13 @@ def test_guests_differ_in_their_seeds_only() -> None:
     assert len(seeds) == 3
     each = run_guests(scenario).summary.guests
     assert len({to_json(msgspec.structs.replace(one, seed=0)) for one in each}) == 3
+
+
+def test_a_manager_takes_from_all_guests_when_the_host_is_short() -> None:
+    """Three hogs of 61 MiB each; the host has 160 MiB."""
+    manager = 'balloon={every="100ms",statistics="50ms",manager={name="mom"}}'
+    short = run_guests(hogs(manager, 'host.memory="160MiB"')).summary
+    ample = run_guests(hogs(manager, 'host.memory="1GiB"')).summary
+    assert short.oracle.violations == ample.oracle.violations == 0
+    assert ample.balloon.inflated_bytes == 0
+    assert all((guest.balloon.inflated_bytes or 0) > 0 for guest in short.guests)
