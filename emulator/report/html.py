@@ -16,6 +16,7 @@ from emulator.published import beside_run
 from emulator.report import sections
 from emulator.report.answer import came_back_bytes, came_back_fraction
 from emulator.report.free_orders_picture import free_orders_section
+from emulator.report.guests import guests_section
 from emulator.report.markup import Markup, element, joined
 from emulator.report.page_style import STYLE
 from emulator.report.pictures import Canvas, residency_of_runs
@@ -44,6 +45,7 @@ class Run:
     scenario: Scenario
     summary: Summary
     series: Sequence[SeriesRow]
+    guests: Sequence[Sequence[SeriesRow]]  # Of several guests: the samples of each.
     results: Sequence[ExpectationResult]
     manifest: Mapping[str, Any]
 
@@ -59,6 +61,7 @@ class Run:
             scenario=scenario,
             summary=summary,
             series=folder.read_series() if (folder.path / SERIES).is_file() else [],
+            guests=folder.read_guests_series(),
             results=check(scenario.expect, summary),
             manifest=folder.read_manifest() if (folder.path / MANIFEST).is_file() else {},
         )
@@ -133,6 +136,7 @@ def _run_sections(run: Run, name: str, beside: Path, heading: str) -> list[Marku
     scenario = os.path.relpath(run.path / SCENARIO, beside)
     return [
         sections.memory_over_time(summary, run.series, name, heading),
+        guests_section(summary, run.guests, name, heading),
         free_orders_section(summary, name, heading),
         element("div", pair, class_="pair"),
         sections.verdicts(run.results, heading),

@@ -30,6 +30,7 @@ from emulator.summary import ExpectationResult, Phase, SeriesRow, Summary
 RAW_FILES: Final = {
     "summary.json": "all figures",
     "series.csv": "all samples",
+    "series-guests.csv": "all samples of each guest",
     "reports.csv": "every reported range",
     "scenario.toml": "what was run",
     "manifest.json": "machine and versions",

@@ -19,6 +19,7 @@ from emulator.config.scenario import Scenario
 from emulator.published import Beside, beside_run
 from emulator.report.answer import answer
 from emulator.report.expectations import expectation_words
+from emulator.report.guests import guest_rows
 from emulator.report.published import beside_words
 from emulator.report.sparkline import ASCII_BLOCKS, BLOCKS, resample, sparkline
 from emulator.report.tables import Figure, FigureTable, figure_tables, setup_words
@@ -54,6 +55,8 @@ def render_summary(
     lines += [Text(), *_tables(figure_tables(summary), width)]
     if summary.phases:
         lines += [Text(), *_phases(summary.phases, width)]
+    if summary.guests:
+        lines += [Text(), *_guests(summary, width)]
     if expectations:
         lines += [Text(), *_expectations(expectations, width)]
     if scenario.published:
@@ -172,6 +175,17 @@ def _phases(phases: Sequence[Phase], width: int) -> list[Text]:
     lines = []
     for number, row in enumerate(rows):
         cells = [set_cell_size(_cut(row[0], name_width), name_width)]
+        cells += [cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True)]
+        lines.append(Text(_cut("  ".join(cells), width), "bold" if number == 0 else ""))
+    return lines
+
+
+def _guests(summary: Summary, width: int) -> list[Text]:
+    rows = guest_rows(summary)
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [set_cell_size(row[0] if number == 0 else f"  {row[0]}", max(widths[0], 5))]
         cells += [cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True)]
         lines.append(Text(_cut("  ".join(cells), width), "bold" if number == 0 else ""))
     return lines
