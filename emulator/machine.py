@@ -20,11 +20,6 @@ from devices.balloon.driver_task import FreePageReporter
 from devices.balloon.free_page_driver import FreePageDriver
 from devices.balloon.layout import (
     DEFLATE,
-    F_DEFLATE_ON_OOM,
-    F_FREE_PAGE_HINT,
-    F_MUST_TELL_HOST,
-    F_PAGE_REPORTING,
-    F_STATS_VQ,
     FREE_PAGE,
     INFLATE,
     PFNS_MAX,
@@ -39,24 +34,28 @@ from devices.memory.ram import GuestRam
 from devices.memory.region import Layout, Region
 from devices.virtio.device_queue import DeviceQueue
 from devices.virtio.driver_queue import DriverQueue
-from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from devices.virtio.notifier import Notifier
-from devices.virtio.queue_layout import QueueLayout, QueueViews
-from emulator.config.balloon import BalloonConfig
+from devices.virtio.queue_layout import QueueViews
 from emulator.config.scenario import Scenario
-from emulator.errors import ConfigError, MachineLacks
+from emulator.errors import MachineLacks
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.guest.hinting.free_page_task import FreePageHinter
-from emulator.guest.hinting.registry import load_mechanism
 from emulator.guest.layout import PHASES_MAX
 from emulator.guest.mm.views import GuestMemory
 from emulator.host.managers.manager import Manager
-from emulator.host.managers.registry import load_manager
 from emulator.host.migration import Migration
+from emulator.machine_parts import (
+    balloon_of,
+    check_transport,
+    features_of,
+    load_balloon_manager,
+    load_parts,
+    queue_layouts,
+)
 from emulator.memory_map import (
     HOST_LAYOUT,
     SENT_GUEST_ADDRS,
@@ -65,13 +64,9 @@ from emulator.memory_map import (
     guest_memory,
     populate,
     queue_guest_addr,
-    queue_layout,
     ring_layout,
 )
-from emulator.workloads.registry import load_workload
 from emulator.workloads.workload import Workload, files_of
-
-FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 # What a guest's processes wake each other by: "freed" the hinting task, "short" and "config" the
 # balloon's tasks, relief.CPU a vCPU that was out of memory, "kswapd" and "flusher" the tasks of the
@@ -108,8 +103,8 @@ class Machine:
         self.regions: Final = dict(regions)
         self.balloon_config: Final = balloon_of(scenario, mechanism)
         self.file_pages, self.page_cache_config = files_of(scenario, workload)
-        self.queue_layouts: Final = _queue_layouts(mechanism, self.balloon_config)
-        self.features: Final = _features(mechanism, self.balloon_config)
+        self.queue_layouts: Final = queue_layouts(mechanism, self.balloon_config)
+        self.features: Final = features_of(mechanism, self.balloon_config)
 
     @classmethod
     def create(
@@ -135,7 +130,7 @@ class Machine:
         """As `create`, with parts that are made already."""
         prepared = workload.prepare(scenario, say)
         balloon = balloon_of(scenario, mechanism)
-        _check_transport(scenario, _queue_layouts(mechanism, balloon))
+        check_transport(scenario, queue_layouts(mechanism, balloon))
         layouts = {
             "guest": guest_layout(
                 scenario.guest,
@@ -144,7 +139,7 @@ class Machine:
                 balloon=balloon is not None,
                 file_pages=files_of(scenario, workload)[0],
             ),
-            "ring": ring_layout(_queue_layouts(mechanism, balloon)),
+            "ring": ring_layout(queue_layouts(mechanism, balloon)),
             "host": HOST_LAYOUT,
             "vmm": VMM_LAYOUT,
         }
@@ -342,62 +337,3 @@ class Machine:
         tb: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
-    """The mechanism and the workload that a scenario names."""
-    mechanism = load_mechanism(
-        scenario.mechanism.name, scenario.mechanism.parameters, where=scenario.where("mechanism")
-    )
-    balloon = balloon_of(scenario, mechanism)
-    if balloon is not None:  # So that a bad one is found before anything runs.
-        load_balloon_manager(scenario, balloon)
-    workload = load_workload(
-        scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
-    )
-    return mechanism, workload
-
-
-def balloon_of(scenario: Scenario, mechanism: Mechanism) -> BalloonConfig | None:
-    """The guest's balloon: as the scenario says, or by default if the mechanism is one."""
-    if scenario.balloon is None and getattr(mechanism, "balloon", False):
-        return BalloonConfig()
-    return scenario.balloon
-
-
-def load_balloon_manager(scenario: Scenario, balloon: BalloonConfig) -> Manager:
-    """The manager that a scenario names."""
-    where = scenario.where("balloon.manager")
-    manager = load_manager(balloon.manager.name, balloon.manager.parameters, where=where)
-    if getattr(manager, "needs_host_memory", False) and scenario.host.memory_bytes is None:
-        raise ConfigError(f"{where}.name: {manager.name} needs host.memory, such as 8GiB")
-    return manager
-
-
-def _queue_layouts(mechanism: Mechanism, balloon: BalloonConfig | None) -> dict[str, QueueLayout]:
-    """The queues that are used, by name."""
-    ranges_max = int(getattr(mechanism, "capacity", 1))
-    names = [INFLATE, DEFLATE, STATS] if balloon is not None else []
-    names.append(FREE_PAGE if getattr(mechanism, "free_page_hint", False) else REPORTING)
-    return {name: queue_layout(name, ranges_max) for name in names}
-
-
-def _features(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
-    """What host and guest agree on."""
-    hints = bool(getattr(mechanism, "free_page_hint", False))
-    features = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
-    if balloon is not None:
-        features |= 1 << F_MUST_TELL_HOST | 1 << F_STATS_VQ
-        features |= balloon.deflate_on_oom << F_DEFLATE_ON_OOM
-    return features
-
-
-def _check_transport(scenario: Scenario, queues: Mapping[str, QueueLayout]) -> None:
-    """Raise ConfigError for what an emulated guest does not do over vhost-user."""
-    if scenario.run.transport != "vhost-user":
-        return
-    where = f"{scenario.where('run')}.transport: vhost-user"
-    if set(queues) != {REPORTING}:
-        raise ConfigError(f"{where} is for a mechanism that reports, and no [balloon]")
-    if scenario.guest.ram != "memfd":
-        raise ConfigError(f'{where} hands memory over, so that guest.ram must be "memfd"')

@@ -20,7 +20,8 @@ from emulator.config.balloon import BalloonConfig, ManagerConfig
 from emulator.config.scenario import Scenario, decode_scenario
 from emulator.launch.fork_server import PRELOAD_VARIABLE
 from emulator.launch.virtual import run_virtual
-from emulator.machine import Machine, balloon_of, load_parts
+from emulator.machine import Machine
+from emulator.machine_parts import balloon_of, load_parts
 from emulator.observer import NullObserver
 
 _REHEARSAL_BYTES: Final = 512 << 20  # Enough for a pass of free page reporting at order 10.

@@ -13,7 +13,7 @@ from emulator.errors import ConfigError, MachineLacks, RunFailed
 from emulator.guest.hinting.mechanisms.page_reporting import PageReporting
 from emulator.host.rehearsal import rehearse
 from emulator.launch.failure import first_cause
-from emulator.machine import load_parts
+from emulator.machine_parts import load_parts
 from emulator.observer import Observer
 from emulator.run_folder import REPORTS
 from emulator.serve.record import Record

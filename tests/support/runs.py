@@ -10,7 +10,8 @@ import numpy.typing as npt
 from emulator.config.scenario import Scenario, load_scenario
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.launch.virtual import run_virtual
-from emulator.machine import Machine, load_parts
+from emulator.machine import Machine
+from emulator.machine_parts import load_parts
 from emulator.observer import NullObserver, Observer
 from emulator.summary import SeriesRow, Summary
 

@@ -11,7 +11,7 @@ from emulator.host.managers.manager import HostSight, Sight
 from emulator.host.managers.mom import Mom
 from emulator.host.managers.registry import load_manager
 from emulator.host.managers.share import Share
-from emulator.machine import load_parts
+from emulator.machine_parts import load_parts
 
 MIB = 1 << 20
 

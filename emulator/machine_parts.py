@@ -1,0 +1,90 @@
+"""What a scenario asks of a machine: its mechanism, workload and balloon, and what follows."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from devices.balloon.layout import (
+    DEFLATE,
+    F_DEFLATE_ON_OOM,
+    F_FREE_PAGE_HINT,
+    F_MUST_TELL_HOST,
+    F_PAGE_REPORTING,
+    F_STATS_VQ,
+    FREE_PAGE,
+    INFLATE,
+    REPORTING,
+    STATS,
+)
+from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from devices.virtio.queue_layout import QueueLayout
+from emulator.config.balloon import BalloonConfig
+from emulator.config.scenario import Scenario
+from emulator.errors import ConfigError
+from emulator.guest.hinting.cycle import Mechanism
+from emulator.guest.hinting.registry import load_mechanism
+from emulator.host.managers.manager import Manager
+from emulator.host.managers.registry import load_manager
+from emulator.memory_map import queue_layout
+from emulator.workloads.registry import load_workload
+from emulator.workloads.workload import Workload
+
+FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
+
+
+def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
+    """The mechanism and the workload that a scenario names."""
+    mechanism = load_mechanism(
+        scenario.mechanism.name, scenario.mechanism.parameters, where=scenario.where("mechanism")
+    )
+    balloon = balloon_of(scenario, mechanism)
+    if balloon is not None:  # So that a bad one is found before anything runs.
+        load_balloon_manager(scenario, balloon)
+    workload = load_workload(
+        scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
+    )
+    return mechanism, workload
+
+
+def balloon_of(scenario: Scenario, mechanism: Mechanism) -> BalloonConfig | None:
+    """The guest's balloon: as the scenario says, or by default if the mechanism is one."""
+    if scenario.balloon is None and getattr(mechanism, "balloon", False):
+        return BalloonConfig()
+    return scenario.balloon
+
+
+def load_balloon_manager(scenario: Scenario, balloon: BalloonConfig) -> Manager:
+    """The manager that a scenario names."""
+    where = scenario.where("balloon.manager")
+    manager = load_manager(balloon.manager.name, balloon.manager.parameters, where=where)
+    if getattr(manager, "needs_host_memory", False) and scenario.host.memory_bytes is None:
+        raise ConfigError(f"{where}.name: {manager.name} needs host.memory, such as 8GiB")
+    return manager
+
+
+def queue_layouts(mechanism: Mechanism, balloon: BalloonConfig | None) -> dict[str, QueueLayout]:
+    """The queues that are used, by name."""
+    ranges_max = int(getattr(mechanism, "capacity", 1))
+    names = [INFLATE, DEFLATE, STATS] if balloon is not None else []
+    names.append(FREE_PAGE if getattr(mechanism, "free_page_hint", False) else REPORTING)
+    return {name: queue_layout(name, ranges_max) for name in names}
+
+
+def features_of(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
+    """What host and guest agree on."""
+    hints = bool(getattr(mechanism, "free_page_hint", False))
+    features = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
+    if balloon is not None:
+        features |= 1 << F_MUST_TELL_HOST | 1 << F_STATS_VQ
+        features |= balloon.deflate_on_oom << F_DEFLATE_ON_OOM
+    return features
+
+
+def check_transport(scenario: Scenario, queues: Mapping[str, QueueLayout]) -> None:
+    """Raise ConfigError for what an emulated guest does not do over vhost-user."""
+    if scenario.run.transport != "vhost-user":
+        return
+    where = f"{scenario.where('run')}.transport: vhost-user"
+    if set(queues) != {REPORTING}:
+        raise ConfigError(f"{where} is for a mechanism that reports, and no [balloon]")
+    if scenario.guest.ram != "memfd":
+        raise ConfigError(f'{where} hands memory over, so that guest.ram must be "memfd"')
