@@ -158,8 +158,8 @@ class Vcpu:
             return 0.0
         now_s = self.clock.now_s()
         owed_s = self._bill.owed_s(now_s)
+        self._bill.begin(now_s)  # What comes while it pays is owed the next time.
         await self.sleep_until(now_s + owed_s)
-        self.begin_paying()
         return owed_s
 
     async def _helped(self) -> bool:

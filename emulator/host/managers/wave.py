@@ -1,7 +1,7 @@
 """A triangular wave: down from the most to the least and up again, at an even pace.
 
-As the first test of B. Singh's series moved it, between 500 and 1500 MB (mail 004); its period is
-not given there.
+As the first test of B. Singh's "[RFC][PATCH 2/3] Linux/Guest cooperative unmapped page cache
+control" (October 2010) moved it, between 500 and 1500 MB; its period is not given there.
 """
 
 from dataclasses import dataclass

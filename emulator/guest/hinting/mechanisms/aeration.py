@@ -1,4 +1,6 @@
-"""Aeration, version 1 (A. Duyck, June 2019): mail 001, and patches 4 and 6 of its series.
+"""Aeration: A. Duyck, "[PATCH v1 5/6] mm: Add logic for separating aerated pages from raw pages".
+
+June 2019; that patch, and patches 4 and 6 of its series.
 
 *Raw* blocks may hold data; *aerated* ones the host has been told of.  `boundary` tells how they
 are kept apart, asked for and worked on; this file holds what version 2, `page_hinting`, changed:

@@ -1,5 +1,6 @@
-"""A bitmap for each zone: N. N. Lal, "[RFC][Patch v12 0/2] mm: Support for page reporting",
-August 2019, and v10 and v11 before it.
+"""A bitmap a zone: N. N. Lal, "[RFC][Patch v12 0/2] mm: Support for page reporting" (Aug 2019).
+
+And v10 and v11 before it.
 
 A free that ends in a block of at least `order` sets the bit of the block's head and counts it,
 unless the bit is set.  From `threshold` bits in the zone on it schedules a pass, unless one is

@@ -1,6 +1,6 @@
 """Idle and aged: the design argued on the list under v9 of N. Lal's series, 7 March 2019.
 
-A. Duyck, answering M. Tsirkin and D. Hildenbrand (mail 002 of the reference): not to collect blocks
+A. Duyck, answering M. Tsirkin and D. Hildenbrand ("[RFC][Patch v9 0/6]"): not to collect blocks
 where they are freed, but to walk each free list "in reverse order", from its cold end; to note in
 the page when it was last freed, and to stop a list's walk where pages are too young; and to tell
 from two bits of the page where it stands.  Never built as such.

@@ -1,4 +1,6 @@
-"""Page hinting, version 2 of aeration (A. Duyck, July 2019): mail 000, and patches 4 and 5.
+"""Page hinting: A. Duyck, "[PATCH v2 0/5] mm / virtio: Provide support for page hinting" (2019).
+
+Version 2 of aeration, of 24 July 2019; its letter, and patches 4 and 5.
 
 *Hinted* blocks are those that the host has been told of.  `boundary` tells how they are kept apart,
 asked for and worked on, with the same thresholds as in version 1; what this version changed:

@@ -1,5 +1,4 @@
-"""Per-CPU arrays of freed pages: N. N. Lal, "[RFC][Patch v8 0/7] KVM: Guest Free Page Hinting",
-February 2019.
+"""Per-CPU arrays: N. N. Lal, "[RFC][Patch v8 0/7] KVM: Guest Free Page Hinting" (Feb 2019).
 
 Every free, of any order, is noted in an array of its vCPU (guest_free_page).  A full array has the
 vCPU give its per-CPU lists back to the zones, and is scanned: an entry that lies inside of a free
