@@ -13,6 +13,7 @@ from emulator.config.scenario import Scenario, load_scenario
 from emulator.guest.mm.layout import LOCK_OWNER_MASK
 from emulator.guests import create_guests
 from emulator.launch.fork_server import start_fork_server
+from emulator.launch.preload import marker, rehearse
 from emulator.launch.processes import run_processes
 from emulator.machine import Machine
 from emulator.summary import SeriesRow, Summary
@@ -84,7 +85,12 @@ def state_of(pid: int) -> str:
 def run_real(
     scenario: Scenario, sabotage: Callable[[Processes, SeriesRow], None] | None = None
 ) -> Run:
-    """Run it; `sabotage` is called at each sample, by the supervisor, while the run goes on."""
+    """Run it; `sabotage` is called at each sample, by the supervisor, while the run goes on.
+
+    Its kernels are compiled before: the fork server of all these runs has loaded the first one's.
+    """
+    if not marker(scenario).exists():
+        rehearse(scenario)
     context = start_fork_server(scenario)
     with create_guests(scenario, shared=True) as guests:
         processes = Processes(guests[0])
