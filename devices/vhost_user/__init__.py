@@ -8,6 +8,7 @@
       guest_memory.py   ranges of files, mapped          inflight.py   what is in flight
     frontend.py       a front-end, without I/O
     socket_file.py    the socket that guests attach to   notifier.py   kicks, calls, config changes
+    reception_task.py who connects, and who is a guest
     transport.py      both sides over a unix socket
 
 To serve a device (any object with the methods of `device.Device`) to one guest after another:

@@ -53,6 +53,7 @@ class SocketFile:
                 f"the socket's path has {len(os.fsencode(self.path))} bytes; at most "
                 f"{_PATH_BYTES_MAX} would work: {self.path}"
             )
+        self._closed = False
         _remove_stale(self.path)
         self.listening: Final = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -65,9 +66,14 @@ class SocketFile:
             raise
 
     def close(self) -> None:
-        """Close the socket and remove its file."""
-        self.listening.close()
-        with contextlib.suppress(FileNotFoundError):
+        """Remove the file, if it is still ours, and close the socket; once is enough.
+
+        In this order: the open socket keeps its file's number from being given to a successor's.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self.listening, contextlib.suppress(FileNotFoundError):
             found = self.path.lstat()
             if (found.st_dev, found.st_ino) == self._identity:
                 self.path.unlink()

@@ -12,7 +12,6 @@ the connection ends.
 
 import array
 import contextlib
-import errno
 import math
 import os
 import socket
@@ -42,15 +41,13 @@ from devices.vhost_user.layout import (
     ProtocolFeature,
 )
 from devices.vhost_user.messages import Message, Word
+from devices.vhost_user.reception_task import receive_visitors
 from devices.vhost_user.socket_file import Peer, SocketFile, peer_of
 from devices.virtio.errors import DriverError
 
 T = TypeVar("T")
 
 MESSAGE_S: Final = 10.0  # A front-end is a program, not a guest: it does not sleep in a message.
-_SECOND_PEER_S: Final = 1.0  # A guest that is just leaving keeps the next one waiting so long.
-_ACCEPT_LATER: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
-_ACCEPT_LATER_S: Final = 0.1
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
 
 
@@ -132,7 +129,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A front-end has connected."""
+    """A front-end has connected and spoken."""
 
     peer: Peer
 
@@ -147,7 +144,7 @@ class Detached:
 
 @dataclass(frozen=True, slots=True)
 class TurnedAway:
-    """A peer was not served."""
+    """A peer that wanted to be served was not."""
 
     peer: Peer
     reason: str
@@ -206,48 +203,48 @@ class Server:
         self._any_user = any_user
         self._protocol_features = protocol_features
         self._message_s = message_s
-        self._idle = trio.Event()
-        self._idle.set()
 
     async def serve(self, socket_file: SocketFile, *, guests_max: int | None = None) -> None:
-        """Serve until cancelled, or until so many guests have come and gone."""
-        socket_file.listening.setblocking(False)
-        listening = trio.socket.from_stdlib_socket(socket_file.listening)
-        guests = 0
+        """Serve until cancelled, or until so many guests have come and gone.
+
+        A peer is a guest from its first byte on; one that leaves without a word (a health check)
+        is none.  As soon as the last guest has come, `socket_file` is closed, so that whoever comes
+        later hears of it at once, instead of waiting for an answer that nobody would give.
+        """
+        arriving, guests = trio.open_memory_channel[tuple[socket.socket, Peer]](0)
+        reception = trio.CancelScope()
+
+        async def receive() -> None:
+            with reception:
+                await receive_visitors(
+                    socket_file.listening,
+                    arriving,
+                    refuse=self._refuse,
+                    turned_away=lambda peer, reason: self._observe(TurnedAway(peer, reason)),
+                )
+
+        come = 0
         async with trio.open_nursery() as nursery:
-            while guests_max is None or guests < guests_max:
-                try:
-                    stream, _ = await listening.accept()
-                except OSError as error:
-                    if error.errno not in _ACCEPT_LATER:
-                        raise
-                    await trio.sleep(_ACCEPT_LATER_S)
-                    continue
-                peer = peer_of(stream)  # type: ignore[arg-type]  # It asks for options only.
-                turned = await self._reason_to_turn_away(peer)
-                if turned is not None:
-                    stream.close()
-                    self._observe(TurnedAway(peer, turned))
-                    continue
-                guests += 1
-                self._idle = trio.Event()
-                nursery.start_soon(self._serve_guest, stream, peer)
+            nursery.start_soon(receive)
+            while guests_max is None or come < guests_max:
+                stream, peer = await guests.receive()
+                come += 1
+                if come == guests_max:
+                    reception.cancel()  # Nobody waits for the socket from here on.
+                    socket_file.close()
+                await self._serve_guest(stream, peer)
 
     async def serve_stream(self, stream: socket.socket) -> None:
         """Serve the one guest at the other end of a connected socket, which becomes ours."""
-        self._idle = trio.Event()
-        await self._serve_guest(trio.socket.from_stdlib_socket(stream), peer_of(stream))
+        await self._serve_guest(stream, peer_of(stream))
 
-    async def _reason_to_turn_away(self, peer: Peer) -> str | None:
-        if peer.uid != self._user and not self._any_user:
-            return f"user {peer.uid} is not user {self._user}, whom alone we serve"
-        with trio.move_on_after(_SECOND_PEER_S):
-            await self._idle.wait()
-        return None if self._idle.is_set() else "another guest is attached"
+    def _refuse(self, peer: Peer) -> str | None:
+        if peer.uid == self._user or self._any_user:
+            return None
+        return f"user {peer.uid} is not user {self._user}, whom alone we serve"
 
-    async def _serve_guest(self, stream: Any, peer: Peer) -> None:
-        connected = socket.socket(fileno=stream.detach())
-        channel = Channel(connected, parse_request, message_s=self._message_s)
+    async def _serve_guest(self, stream: socket.socket, peer: Peer) -> None:
+        channel = Channel(stream, parse_request, message_s=self._message_s)
         self.backend = backend = Backend(self._device, protocol_features=self._protocol_features)
         self._observe(Attached(peer))
         reason: str | None = None
@@ -262,7 +259,6 @@ class Server:
             channel.close()
             backend.close()
             self.backend = None
-            self._idle.set()
             self._observe(Detached(peer, reason))
 
 

@@ -31,8 +31,9 @@ async def serve_control(
     status: Callable[[], dict[str, Any]],
 ) -> None:
     """Answer until cancelled."""
-    socket_file.listening.setblocking(False)
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket_file.listening))
+    listening = socket_file.listening.dup()  # The listener closes what it has.
+    listening.setblocking(False)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
     async def answer(stream: trio.SocketStream) -> None:
         if peer_of(stream.socket).uid == os.geteuid():  # type: ignore[arg-type]

@@ -51,7 +51,6 @@ class Service:
     attached:    set once a guest has attached
     left:        set once it has left
     say_target:  told of the balloon's target; None: the observer, as the phase that goes on
-    on_attached: called when the guest attaches
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class Service:
         sample_s: float,
         any_user: bool = False,
         say_target: Callable[[str], None] | None = None,
-        on_attached: Callable[[], None] = lambda: None,
     ) -> None:
         self.record: Final = record
         self.attached: Final = trio.Event()
@@ -70,13 +68,15 @@ class Service:
         self.reason: str | None = None  # Why we hung up; None: the guest left by itself.
         self._observer = observer
         self._sample_s = sample_s
-        self._on_attached = on_attached
         self._say_target = observer.phase if say_target is None else say_target
         self._server = Server(record.balloon, observe=self._observe, any_user=any_user)
         record.balloon.config.changed = self._tell_change
 
     async def run(self, socket_file: SocketFile) -> None:
-        """Until a guest has come and gone; the series has its last row then."""
+        """Until a guest has come and gone; the series has its last row then.
+
+        The socket is closed once the guest has come: nobody else is to be served.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sample_for_ever)
             await self._server.serve(socket_file, guests_max=1)
@@ -106,7 +106,6 @@ class Service:
             case Attached(peer):
                 self.record.begin()
                 self.attached.set()
-                self._on_attached()
                 say(f"a guest has attached: process {peer.pid} of user {peer.uid}")
                 self.set_target(self.record.balloon.target_bytes)
             case Detached(peer, reason):

@@ -111,7 +111,6 @@ async def _run(
             observer,
             sample_s=scenario.run.sample_s,
             say_target=observer.event,
-            on_attached=socket_file.close,  # Nobody else is to come.
         )
         hog = MemhogRun(workload, service, observer)
         with trio.move_on_after(limit_s) as limit:

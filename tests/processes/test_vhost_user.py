@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -124,6 +125,24 @@ def test_a_front_end_that_breaks_the_protocol_ends_the_service(tmp_path: Path) -
     assert "the guest's front-end:" in errors and "Traceback" not in errors
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["hinting"]["reports"] == 0
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_look_at_the_socket_is_no_guest_and_one_that_comes_second_is_refused(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path) as process, socket.socket(socket.AF_UNIX) as peer:
+        with socket.socket(socket.AF_UNIX) as look:
+            look.connect(str(tmp_path / "guest"))
+        assert ask(tmp_path, "{}")["attached"] is False
+        assert process.poll() is None
+        peer.connect(str(tmp_path / "guest"))
+        peer.sendall(struct.pack("<III", 1, 1, 0))  # What are the features?
+        assert len(peer.recv(100)) == 20
+        with socket.socket(socket.AF_UNIX) as second, pytest.raises(FileNotFoundError):
+            second.connect(str(tmp_path / "guest"))
+        peer.close()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_what_was_served_until_an_interrupt_is_kept(tmp_path: Path) -> None:

@@ -88,3 +88,12 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with no_leak(), pytest.raises(FileNotFoundError):
         SocketFile(tmp_path / "none" / "socket")
+
+
+def test_a_second_close_leaves_a_successors_file_alone(path: Path) -> None:
+    file = SocketFile(path)
+    file.close()
+    for _ in range(8):  # One of them may well have the same number as the file that is gone.
+        with SocketFile(path):
+            file.close()
+            assert path.is_socket()
