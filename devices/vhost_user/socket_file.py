@@ -43,7 +43,7 @@ class SocketFile:
     any_user:  let every user connect; who may enter the folder is not our concern
 
     Raises ValueError for a path that is too long, FileExistsError if somebody listens there or it
-    is no socket, and OSError if the system refuses, each with what to do.
+    is no socket, each with what to do, and OSError if the system refuses; only that names the path.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, any_user: bool = False) -> None:
@@ -51,7 +51,7 @@ class SocketFile:
         if len(os.fsencode(self.path)) > _PATH_BYTES_MAX:
             raise ValueError(
                 f"the socket's path has {len(os.fsencode(self.path))} bytes; at most "
-                f"{_PATH_BYTES_MAX} would work: {self.path}"
+                f"{_PATH_BYTES_MAX} would work"
             )
         self._closed = False
         _remove_stale(self.path)
@@ -106,7 +106,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(f"{path} exists and is no socket; name another path")
+        raise FileExistsError("it exists and is no socket; name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(os.fspath(path))
@@ -119,4 +119,4 @@ def _remove_stale(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EPROTOTYPE:
                 raise
-    raise FileExistsError(f"another process listens on {path}; end it, or name another path")
+    raise FileExistsError("another process listens there; end it, or name another path")

@@ -162,11 +162,13 @@ class _PrivateSocket(SocketFile):
         path = Path(self._folder.name) / "balloon"
         try:
             if set(str(path)) & set(" :,\"'"):
-                raise ValueError(f"no kernel's parameter can name {path}")
+                raise ValueError("no kernel's parameter can name it")
             super().__init__(path)
         except (OSError, ValueError) as error:
             self._folder.cleanup()
-            raise MachineLacks(f"no socket for the guest: {error}; change TMPDIR") from None
+            raise MachineLacks(
+                f"no socket for the guest at {path}: {error}; change TMPDIR"
+            ) from None
 
     def close(self) -> None:
         """Remove both; once is enough."""

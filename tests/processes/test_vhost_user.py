@@ -186,6 +186,16 @@ def test_an_idle_service_takes_no_cpu_time(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
 
 
+def test_what_is_no_socket_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    command = [sys.executable, "-m", "emulator", "vhost-user", "--socket", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count(str(path)) == 1 and "is no socket; name another" in done.stderr
+    assert path.read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
