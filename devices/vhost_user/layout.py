@@ -89,6 +89,7 @@ F_PROTOCOL_FEATURES: Final = 30  # A feature bit, of the transport.
 
 MEMORY_REGIONS_MAX: Final = 8  # in one SET_MEM_TABLE
 MEMORY_SLOTS_MAX: Final = 32  # with ADD_MEM_REG; each holds a descriptor and a mapping
+MEMORY_BYTES_MAX: Final = 1 << 40  # of all regions: a sparse file may claim what nobody has
 DESCRIPTORS_MAX: Final = MEMORY_REGIONS_MAX
 CONFIG_BYTES_MAX: Final = 256
 QUEUES_MAX: Final = 256  # a vring's number has 8 bits in SET_VRING_KICK

@@ -17,6 +17,7 @@ from devices.vhost_user.layout import (
     CONFIG_OF_DRIVER,
     CONFIG_OF_MIGRATION,
     F_PROTOCOL_FEATURES,
+    MEMORY_BYTES_MAX,
     MEMORY_SLOTS_MAX,
     ProtocolFeature,
     Request,
@@ -167,6 +168,9 @@ def _change_memory(
     message: Message,
 ) -> Iterator[Effect]:
     """Have the ranges `kept`, and `added`, whose descriptors came with the message."""
+    claimed = sum(m.range.size_bytes for m in kept) + sum(r.size_bytes for r in added)
+    if claimed > MEMORY_BYTES_MAX:
+        raise Refused(f"{claimed} bytes of memory; at most {MEMORY_BYTES_MAX} would work")
     fresh: list[MappedRange] = []
     try:
         for described in added:

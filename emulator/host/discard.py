@@ -65,6 +65,7 @@ class Discardable:
         self._words = words
         self._huge = huge
         self._returned = np.zeros(pages, np.uint8)
+        self._first, self._end = pages, 0  # Of the pages that may have been returned, of a file.
         self._resident = np.zeros(pages if huge is None else 0, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, SCRATCH)
 
@@ -84,15 +85,19 @@ class Discardable:
         return cls(region.fd, offset_bytes, region.memory, pages=pages)
 
     def give_back(self, joined: npt.NDArray[Any], account: Any) -> int:
-        """Give joined ranges back; returns the bytes that were resident.  OSError if refused.
+        """Give one or more joined ranges back; returns the bytes that were resident.
 
         account: a record of HOST, which counts what is known of accounted RAM only.
+        OSError if the system refuses.
         """
         if self._huge is not None:
             forgotten, discards, whole = forget(self._words, self._huge, joined, self._returned)
             account["discards"] += discards
             account["huge_pages"] += whole
             return int(forgotten)
+        last = joined[-1]
+        self._first = min(self._first, int(joined[0]["offset"]) // PAGE_SIZE)
+        self._end = max(self._end, (int(last["offset"]) + int(last["length"])) // PAGE_SIZE)
         returned = punch(
             self._fd,
             self._offset_bytes,
@@ -110,7 +115,11 @@ class Discardable:
         """Of what was given back, the bytes that are not resident now."""
         if self._huge is not None:
             return int(count_still_forgotten(self._words, self._returned))
-        return int(count_still_gone(self._fd, self._offset_bytes, self._returned))
+        first, end = self._first, self._end
+        if first >= end:  # A region may be far larger than what is behind it.
+            return 0
+        start = self._offset_bytes + first * PAGE_SIZE
+        return int(count_still_gone(self._fd, start, self._returned[first:end]))
 
 
 class Discarder:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from devices.vhost_user.errors import ProtocolError
-from devices.vhost_user.layout import MEMORY_SLOTS_MAX, ProtocolFeature, Request
+from devices.vhost_user.layout import MEMORY_BYTES_MAX, MEMORY_SLOTS_MAX, ProtocolFeature, Request
 from devices.vhost_user.messages import (
     Config,
     Inflight,
@@ -345,3 +345,30 @@ def test_an_unknown_request_is_refused_where_that_can_be_said(machine: Machine) 
     assert machine.talk.backend.features == FEATURES | BIT_30
     with pytest.raises(ProtocolError, match="request 99: not supported"):
         machine.talk.send(99)
+
+
+@pytest.mark.parametrize("request_", [Request.SET_MEM_TABLE, Request.ADD_MEM_REG])
+def test_a_sparse_file_cannot_claim_any_amount_of_memory(
+    machine: Machine, request_: Request
+) -> None:
+    own = machine.memory
+    sparse = os.memfd_create("sparse")
+    os.ftruncate(sparse, 60 << 40)
+    far = MemoryRange(guest_addr=1 << 46, size_bytes=60 << 40, user_addr=1 << 62, mmap_offset=0)
+
+    def asked(size_bytes: int) -> tuple[Payload, list[int]]:
+        more = replace(far, size_bytes=size_bytes)
+        if request_ == Request.ADD_MEM_REG:
+            return MemorySlot(more), [sparse]
+        return MemoryTable((own.range, more)), [own.fd, sparse]
+
+    fits = MEMORY_BYTES_MAX - own.range.size_bytes
+    for size_bytes in (60 << 40, fits + 4096):
+        payload, descriptors = asked(size_bytes)
+        with no_leak():
+            assert machine.talk.refused(request_, payload, *descriptors)
+        assert machine.talk.backend.statistics().memory_bytes == own.range.size_bytes
+    payload, descriptors = asked(fits)
+    assert not machine.talk.refused(request_, payload, *descriptors)
+    assert machine.talk.backend.statistics().memory_bytes == MEMORY_BYTES_MAX
+    os.close(sparse)

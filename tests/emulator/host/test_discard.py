@@ -93,6 +93,20 @@ def test_what_was_touched_again_is_found_in_the_end(fd: int) -> None:
     assert account[0]["refaulted_bytes"] == 2 * PAGE_SIZE
 
 
+def test_a_region_of_which_nothing_came_back_has_nothing_to_settle(fd: int) -> None:
+    account = np.zeros(1, HOST)
+    memory = region(fd)
+    discarder = Discarder({0: Discardable.of_memory(memory)}, account)
+    discarder.settle()
+    assert memory.memory is not None
+    memory.memory[9 * PAGE_SIZE] = 1
+    discarder.discard(ranges((0, 9, 1)))
+    memory.memory[8 * PAGE_SIZE : 10 * PAGE_SIZE] = 1
+    discarder.settle()
+    discarder.settle()
+    assert account[0]["refaulted_bytes"] == PAGE_SIZE
+
+
 def test_two_regions_each_lose_their_own() -> None:
     account = np.zeros(1, HOST)
     fds = [os.memfd_create("region") for _ in range(2)]
