@@ -124,8 +124,12 @@ class RunFolder:
         self._write(SERIES, write_series(rows))
 
     @contextmanager
-    def recording(self, inner: Observer) -> Iterator["Recorder"]:
+    def recording(
+        self, inner: Observer, rows: list[SeriesRow] | None = None
+    ) -> Iterator["Recorder"]:
         """An observer that logs phases and events, keeps the samples, and tells `inner` too.
+
+        rows:  an empty list that samples are appended to; None: an ordinary one
 
         On the way out, however that comes about, `series.csv` is written.
         """
@@ -133,7 +137,7 @@ class RunFolder:
         with _written(path):
             log = path.open("a", encoding="utf-8", buffering=1)
         with log:
-            recorder = Recorder(log, inner)
+            recorder = Recorder(log, inner, [] if rows is None else rows)
             try:
                 yield recorder
             except RunFailed as error:
@@ -220,8 +224,8 @@ def write_atomically(path: Path, text: str) -> None:
 class Recorder:
     """An observer between the runner and the view."""
 
-    def __init__(self, log: TextIO, inner: Observer) -> None:
-        self.rows: list[SeriesRow] = []
+    def __init__(self, log: TextIO, inner: Observer, rows: list[SeriesRow]) -> None:
+        self.rows: Final = rows
         self._log: TextIO | None = log
         self._inner = inner
         self._started_s = time.monotonic()

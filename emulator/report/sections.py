@@ -31,7 +31,7 @@ RAW_FILES: Final = {
     "summary.json": "all figures",
     "series.csv": "all samples",
     "series-guests.csv": "all samples of each guest",
-    "reports.csv": "every reported range",
+    "reports.csv": "reported ranges",
     "scenario.toml": "what was run",
     "manifest.json": "machine and versions",
     "log.jsonl": "log",

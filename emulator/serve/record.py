@@ -5,9 +5,10 @@ memory really occupies is asked of the system.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import trio
@@ -26,6 +27,7 @@ from emulator.summary import (
     ReclaimLatency,
     SeriesRow,
 )
+from emulator.thinned_rows import ThinnedRows
 
 REPORTS_ACCOUNT: Final = 0
 BALLOON_ACCOUNT: Final = 1
@@ -46,6 +48,9 @@ class Record:
 
     features:  offered to the guest
     log:       where reported ranges are written; None: nowhere
+
+    A guest may stay for months: rows are thinned, and of reports only sums are kept.  Whoever wants
+    each of them sets `observe_report`, which is called with it.
     """
 
     def __init__(
@@ -60,12 +65,14 @@ class Record:
             reported=self._reported,
             leaving=self._leaving,
         )
-        self.rows: Final[list[SeriesRow]] = []
-        self.noted: Final[list[tuple[float, int]]] = []
-        self.reports: Final[list[Report]] = []
+        self.rows: Final = ThinnedRows()
+        self.noted: Final[list[tuple[float, int]]] = []  # At the ends of phases.
+        self.observe_report: Callable[[Report], None] = lambda report: None
         self.memory_bytes: int | None = None
         self.figures: dict[str, Any] = {}  # Of the balloon, once the guest has left.
         self._log = log
+        self._reports = self._blocks = 0
+        self._resident_bytes_peak = 0
         self._began_s: float | None = None
         self._cpu_s = 0.0
 
@@ -99,11 +106,16 @@ class Record:
             guest_free_bytes=said.get("free_bytes"),
             page_cache_bytes=said.get("caches_bytes"),
             balloon_bytes=self.balloon.actual_bytes,
-            reports=len(self.reports),
+            reports=self._reports,
         )
         self.rows.append(row)
-        self.noted.append((row.time_s, row.resident_bytes or 0))
+        self._resident_bytes_peak = max(self._resident_bytes_peak, row.resident_bytes or 0)
         return row
+
+    @property
+    def ranges_left_out(self) -> int:
+        """How many reported ranges are not in `reports.csv`."""
+        return 0 if self._log is None else self._log.left_out
 
     def statistics(self) -> Mapping[str, int]:
         """What the guest said last of itself, by `STATS_TAGS`; nothing, if it has not."""
@@ -122,7 +134,7 @@ class Record:
             "resident_bytes": balloon.resident_bytes(),
             "target_bytes": balloon.target_bytes,
             "balloon_bytes": balloon.actual_bytes,
-            "reports": len(self.reports),
+            "reports": self._reports,
             "claimed_bytes": int(reports["claimed_bytes"]),
             "returned_bytes": int(reports["returned_bytes"]),
             "statistics": dict(self.statistics()),
@@ -136,7 +148,9 @@ class Record:
         """Residency over the run, and our CPU time."""
         if not self.rows:
             return HostFigures()
-        return host_figures(self.rows, time.process_time() - self._cpu_s)
+        found = host_figures(self.rows, time.process_time() - self._cpu_s)
+        # The row of the peak may have been thinned out.
+        return msgspec.structs.replace(found, resident_bytes_peak=self._resident_bytes_peak)
 
     def hinting_figures(self, latency_ms: ReclaimLatency | None = None) -> HintingFigures:
         """What was reported, and what came back.
@@ -146,8 +160,8 @@ class Record:
         account = self.accounts[REPORTS_ACCOUNT]
         returned, refaulted = int(account["returned_bytes"]), int(account["refaulted_bytes"])
         return HintingFigures(
-            reports=len(self.reports),
-            blocks=sum(report.blocks for report in self.reports),
+            reports=self._reports,
+            blocks=self._blocks,
             claimed_bytes=int(account["claimed_bytes"]),
             returned_bytes=returned,
             refaulted_bytes=refaulted,
@@ -160,9 +174,11 @@ class Record:
     ) -> None:
         time_s = self.since_s(at_s)
         if self._log is not None:
-            self._log.add(time_s, len(self.reports), addr, length)
+            self._log.add(time_s, self._reports, addr, length)
+        self._reports += 1
+        self._blocks += len(addr)
         report = Report(time_s, self.since_s(), len(addr), int(length.sum()), returned)
-        self.reports.append(report)
+        self.observe_report(report)
 
     def _leaving(self) -> None:
         """The driver goes; its memory is still there."""

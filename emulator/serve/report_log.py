@@ -4,6 +4,8 @@ time_s    since the guest attached
 report    number of the request; ranges of one request have the same
 addr      guest-physical address, bytes
 len       bytes
+
+A service may last for months: the file ends after LINES_MAX ranges, and further ones are counted.
 """
 
 from io import FileIO
@@ -15,17 +17,23 @@ import numpy.typing as npt
 from emulator.errors import ConfigError
 
 HEADER: Final = "time_s,report,addr,len"
+LINES_MAX: Final = 1_000_000  # Some 40 MB.
 
 
 class ReportLog:
-    """Writes the file while the run goes on; what a killed run has said is in it."""
+    """Writes the file while the run goes on; what a killed run has said is in it.
 
-    def __init__(self, path: Path) -> None:
+    left_out:  ranges that are not in the file: beyond its limit, or of a disk that was full
+    """
+
+    def __init__(self, path: Path, *, lines_max: int = LINES_MAX) -> None:
         """Raises ConfigError if the file cannot be written."""
         try:
             self._file: FileIO | None = path.open("wb", buffering=0)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+        self.left_out = 0
+        self._room = lines_max
         self._write(f"{HEADER}\n")
 
     def add(
@@ -33,8 +41,11 @@ class ReportLog:
     ) -> None:
         """One report: u8[n] each."""
         start = f"{time_s:.6f},{report}"
-        ranges = zip(addr.tolist(), length.tolist(), strict=True)
-        self._write("".join(f"{start},{at},{size}\n" for at, size in ranges))
+        room = min(self._room, len(addr))
+        ranges = zip(addr[:room].tolist(), length[:room].tolist(), strict=True)
+        written = self._write("".join(f"{start},{at},{size}\n" for at, size in ranges))
+        self._room -= room
+        self.left_out += len(addr) - room * written
 
     def close(self) -> None:
         """Close the file; once is enough."""
@@ -42,12 +53,13 @@ class ReportLog:
         if file is not None:
             file.close()
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str) -> bool:
         try:
             if self._file is not None:
                 self._file.write(text.encode())
         except OSError:  # A full disk must not end the guest's service; the file ends here.
             self.close()
+        return self._file is not None
 
     def __enter__(self) -> Self:
         return self

@@ -29,6 +29,7 @@ from emulator.serve.record import Record
 from emulator.serve.report_log import ReportLog
 from emulator.serve.service_task import FEATURES, FEATURES_DEFAULT, Service, feature_bits
 from emulator.summary import Summary
+from emulator.thinned_rows import ThinnedRows
 
 _NAME: Final = "vhost-user"
 _SAMPLE_S: Final = 0.25
@@ -77,7 +78,7 @@ def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, 
         rehearse()
         with (
             ReportLog(folder.path / REPORTS) as log,
-            folder.recording(observer) as recorder,
+            folder.recording(observer, ThinnedRows()) as recorder,
             _listening(plan.path, any_user=plan.any_user) as socket_file,
             _listening(plan.control_path) as control_file,
         ):

@@ -111,6 +111,8 @@ class Service:
             case Detached(peer, reason):
                 self.reason = reason
                 self.left.set()
+                if self.record.ranges_left_out:
+                    say(f"{self.record.ranges_left_out} ranges were left out of reports.csv")
                 say("the guest has left" if reason is None else f"hung up on the guest: {reason}")
             case TurnedAway(peer, reason):
                 say(f"process {peer.pid} was turned away: {reason}")

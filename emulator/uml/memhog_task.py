@@ -57,6 +57,8 @@ class MemhogRun:
         self._workload = workload
         self._service = service
         self._record = service.record
+        self._reports: list[Report] = []
+        self._record.observe_report = self._reports.append
         self._observer = observer
         self._begun: list[tuple[str, float]] = []  # Phases: name, start.
         self._follow_s: list[float] = []
@@ -126,7 +128,8 @@ class MemhogRun:
 
     def phases(self) -> list[Phase]:
         """The phases, with what was resident at their ends."""
-        times, resident = zip(*self._record.noted, strict=True)
+        rows = [(row.time_s, row.resident_bytes or 0) for row in self._record.rows]
+        times, resident = zip(*sorted(rows + self._record.noted), strict=True)
         return [
             Phase(
                 name=name,
@@ -142,7 +145,7 @@ class MemhogRun:
         fill = await guest.ask(f"fill {self._workload.fraction * 100:.0f}", "fill")
         self._phase(f"fill {number}", fill)
         full = await guest.wait_mark("full")
-        before = len(self._record.reports)
+        before = len(self._reports)
         empty = await guest.ask("empty", "empty")
         self._phase(f"free {number}", empty)
         emptied = await guest.wait_mark("emptied")
@@ -156,7 +159,7 @@ class MemhogRun:
                 free_s=since(empty.at_s),
                 freed_s=since(emptied.at_s),
                 filled_bytes=int(full.words[1]) << 20,
-                reports=tuple(self._record.reports[before:]),
+                reports=tuple(self._reports[before:]),
             )
         )
 

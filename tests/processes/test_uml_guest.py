@@ -15,7 +15,7 @@ from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
 from emulator.runner import run
-from emulator.serve.record import Record
+from emulator.serve.record import Record, Report
 from emulator.serve.service_task import FEATURES, Service, feature_bits
 from emulator.summary import SeriesRow, Summary, check
 from emulator.uml.guest_process import run_guest
@@ -87,6 +87,8 @@ def test_a_guest_that_runs_out_takes_pages_back(tmp_path: Path) -> None:
 async def first_report(features: tuple[str, ...], folder: Path) -> int:
     """How many blocks the first report of a guest with these features has."""
     record = Record(features=feature_bits(features), stats_every_s=1.0)
+    reports: list[Report] = []
+    record.observe_report = reports.append
     service = Service(record, NullObserver(), sample_s=0.1)
     with SocketFile(folder / "balloon") as socket_file, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -94,10 +96,10 @@ async def first_report(features: tuple[str, ...], folder: Path) -> int:
             started = run_guest(Packages.find(), memory_bytes=256 << 20, socket=socket_file.path)
             async with started as guest:
                 await guest.wait_mark("start")
-                while not record.reports:
+                while not reports:
                     await trio.sleep(0.05)
                 await guest.power_off()
-    return record.reports[0].blocks
+    return reports[0].blocks
 
 
 @pytest.mark.parametrize("features", [("page_reporting",), tuple(FEATURES)], ids=["few", "all"])

@@ -29,3 +29,13 @@ def test_it_must_be_possible_to_write_it(tmp_path: Path) -> None:
 def test_a_full_disk_does_not_end_the_service() -> None:
     with ReportLog(Path("/dev/full")) as log:
         log.add(0.0, 0, np.array([0], "u8"), np.array([4096], "u8"))
+        assert log.left_out == 1
+
+
+def test_beyond_its_limit_ranges_are_only_counted(tmp_path: Path) -> None:
+    with ReportLog(tmp_path / "reports.csv", lines_max=3) as log:
+        for report in range(3):
+            log.add(1.0, report, np.array([0, 4096], "u8"), np.array([4096, 4096], "u8"))
+        assert log.left_out == 3
+    lines = (tmp_path / "reports.csv").read_text().splitlines()
+    assert lines[1:] == ["1.000000,0,0,4096", "1.000000,0,4096,4096", "1.000000,1,0,4096"]
