@@ -7,7 +7,7 @@ guest's state, and a bare loop of the same system calls discards them (`bare_pro
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from multiprocessing.context import ForkServerContext
 from typing import Any, Final
@@ -172,12 +172,14 @@ async def _processes(
     started: list[Child] = []
     try:
         with blocked_interrupt(), anonymous_main():
-            for name, main, given in (
-                ("host", children.host_main, (passed,)),
-                ("guest kernel", children.guest_kernel_main, (passed,)),
-                ("bare loop", bare_main, ()),
-            ):
-                started.append(Child.start(context, name, main, handle, ram, *given))
+            guest = children.Served(handle, ram, passed)
+            starts: tuple[tuple[str, Callable[..., None], tuple[object, ...]], ...] = (
+                ("host", children.host_main, ([guest],)),
+                ("guest kernel", children.guest_kernel_main, guest),
+                ("bare loop", bare_main, (handle, ram)),
+            )
+            for name, main, given in starts:
+                started.append(Child.start(context, name, main, *given))
         with trio.move_on_after(_START_S_MAX) as starting:
             for child in started:
                 await child.wait_ready()
