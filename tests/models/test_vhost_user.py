@@ -50,12 +50,15 @@ class Ring:
         return self.size and self.addresses and self.kicked and self.enabled
 
 
+def setup_module() -> None:
+    close_forgotten()
+
+
 class BackendMachine(RuleBasedStateMachine):
     """A back-end with five vrings, each in memory of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        close_forgotten()
         self.before = open_descriptors()
         self.rings = [Ring(GuestMemory()) for _ in range(QUEUES)]
         for index, ring in enumerate(self.rings):
