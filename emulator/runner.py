@@ -43,7 +43,7 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
 
 
 def _run_virtual(scenario: Scenario, output: Path, observer: Observer) -> Summary:
-    from emulator.launch.preload import announce, marker
+    from emulator.launch.preload import announce, note_compiled
     from emulator.launch.virtual import run_virtual
 
     announce(scenario, observer.phase)
@@ -56,7 +56,7 @@ def _run_virtual(scenario: Scenario, output: Path, observer: Observer) -> Summar
             if blamed is None:
                 raise
             raise MechanismFailed(blamed) from error
-    marker(scenario).touch()
+    note_compiled(scenario)
     return summary
 
 

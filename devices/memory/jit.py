@@ -34,7 +34,7 @@ i64: Any = np.int64
 OWN_KERNELS_VARIABLE: Final = "EMULATOR_KERNELS"
 _PACKAGES: Final = ("devices", "emulator", "tests")
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_FOLDERS_KEPT_MAX: Final = 8  # A folder is some 10 MiB; every edit of a kernel makes a new one.
+_FOLDERS_KEPT_MAX: Final = 32  # A folder is some 10 MiB; every edit of a kernel makes a new one.
 
 
 def interpreted() -> bool:

@@ -43,6 +43,12 @@ def marker(scenario: Scenario) -> Path:
     return CACHE_FOLDER / f"{kind.replace(':', '-')}.compiled"
 
 
+def note_compiled(scenario: Scenario) -> None:
+    """Make the marker; in the meantime others may have dropped the folder."""
+    CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
+    marker(scenario).touch()
+
+
 def announce(scenario: Scenario, say: Callable[[str], None]) -> None:
     """Tell the user if kernels have to be compiled first."""
     if not interpreted() and not marker(scenario).exists():
@@ -66,7 +72,7 @@ def rehearse(scenario: Scenario) -> None:
     mechanism = getattr(mechanism, "rehearsal", lambda: mechanism)()
     with Machine.create_for(small, mechanism, workload.rehearsal(), shared=False) as machine:
         run_virtual([machine], NullObserver())
-    marker(scenario).touch()
+    note_compiled(scenario)
 
 
 for _text in json.loads(os.environ.get(PRELOAD_VARIABLE, "[]")):

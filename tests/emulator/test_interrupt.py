@@ -2,12 +2,21 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from emulator.interrupt import as_interrupts, blocked_interrupt, deferred_interrupt
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ignored() -> Iterator[None]:
+    """As if nobody had started the tests with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", HANDLED)

@@ -184,6 +184,6 @@ class PageCacheMachine(RuleBasedStateMachine):
 
 
 PageCacheMachine.TestCase.settings = settings(
-    max_examples=20 if interpreted() else 150, stateful_step_count=40, deadline=None
+    max_examples=20 if interpreted() else 60, stateful_step_count=40, deadline=None
 )
 TestPageCache = PageCacheMachine.TestCase

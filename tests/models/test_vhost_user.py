@@ -201,4 +201,4 @@ class BackendMachine(RuleBasedStateMachine):
 
 
 TestBackend = BackendMachine.TestCase
-TestBackend.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBackend.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -198,6 +198,6 @@ class Allocator(RuleBasedStateMachine):
 
 
 Allocator.TestCase.settings = settings(
-    max_examples=20 if interpreted() else 150, stateful_step_count=40, deadline=None
+    max_examples=20 if interpreted() else 60, stateful_step_count=40, deadline=None
 )
 TestAllocator = Allocator.TestCase

@@ -41,7 +41,9 @@ def test_accounted_ram_works_between_processes() -> None:
     settings = ('guest.ram="accounted"', 'guest.memory="1GiB"', "guest.vcpus=2")
     summary = run_real(real("memhog", *WORKLOADS["memhog"], REPORTING, *settings)).summary
     assert summary.oracle.violations == 0
-    assert summary.host.resident_bytes_peak == summary.oracle.pages_checked * 4096 // 2  # type: ignore[operator]
+    # Both rounds fill the same part of what is free, which per-CPU lists make a little uneven.
+    filled = (summary.oracle.pages_checked or 0) * 4096 // 2
+    assert summary.host.resident_bytes_peak == pytest.approx(filled, rel=0.01)
 
 
 def test_a_replay_is_paced_by_its_own_times() -> None:
