@@ -34,7 +34,7 @@ i64: Any = np.int64
 OWN_KERNELS_VARIABLE: Final = "EMULATOR_KERNELS"
 _PACKAGES: Final = ("devices", "emulator", "tests")
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_FOLDERS_KEPT_MAX: Final = 32  # A folder is some 10 MiB; every edit of a kernel makes a new one.
+FOLDERS_KEPT_MAX: Final = 32  # A folder is some 10 MiB; every edit of a kernel makes a new one.
 
 
 def interpreted() -> bool:
@@ -93,7 +93,7 @@ def _drop_old_folders(root: Path, keep: Path) -> None:
 
     folders = [p for p in root.iterdir() if p.is_dir() and p != keep]
     folders.sort(key=lambda p: p.stat().st_mtime)
-    for folder in folders[: max(0, len(folders) - (_FOLDERS_KEPT_MAX - 1))]:
+    for folder in folders[: max(0, len(folders) - (FOLDERS_KEPT_MAX - 1))]:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -44,16 +44,17 @@ def test_the_folder_follows_a_users_own_file(tmp_path: Path) -> None:
 
 
 def test_old_folders_are_dropped(tmp_path: Path) -> None:
-    for number in range(12):
+    newest = jit.FOLDERS_KEPT_MAX + 3
+    for number in range(newest + 1):
         folder = tmp_path / f"old{number}"
         folder.mkdir()
         os.utime(folder, (number, number))
     kept = cache_folder(tmp_path)
     folders = {path.name for path in tmp_path.iterdir()}
     assert kept.name in folders
-    assert "old11" in folders
+    assert f"old{newest}" in folders
     assert "old0" not in folders
-    assert len(folders) <= 8
+    assert len(folders) == jit.FOLDERS_KEPT_MAX
 
 
 def test_without_a_place_to_keep_it_the_cache_is_temporary() -> None:
