@@ -1,21 +1,9 @@
 """What a scenario asks of a machine: its mechanism, workload and balloon, and what follows."""
 
 from collections.abc import Mapping
-from typing import Final
 
-from devices.balloon.layout import (
-    DEFLATE,
-    F_DEFLATE_ON_OOM,
-    F_FREE_PAGE_HINT,
-    F_MUST_TELL_HOST,
-    F_PAGE_REPORTING,
-    F_STATS_VQ,
-    FREE_PAGE,
-    INFLATE,
-    REPORTING,
-    STATS,
-)
-from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from devices.balloon.features import feature_bits
+from devices.balloon.layout import DEFLATE, FREE_PAGE, INFLATE, REPORTING, STATS
 from devices.virtio.queue_layout import QueueLayout
 from emulator.config.balloon import BalloonConfig
 from emulator.config.scenario import Scenario
@@ -27,8 +15,6 @@ from emulator.host.managers.registry import load_manager
 from emulator.memory_map import queue_layout
 from emulator.workloads.registry import load_workload
 from emulator.workloads.workload import Workload
-
-FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 
 def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
@@ -72,11 +58,10 @@ def queue_layouts(mechanism: Mechanism, balloon: BalloonConfig | None) -> dict[s
 def features_of(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
     """What host and guest agree on."""
     hints = bool(getattr(mechanism, "free_page_hint", False))
-    features = FEATURES | 1 << (F_FREE_PAGE_HINT if hints else F_PAGE_REPORTING)
+    names = ["free_page_hint" if hints else "page_reporting"]
     if balloon is not None:
-        features |= 1 << F_MUST_TELL_HOST | 1 << F_STATS_VQ
-        features |= balloon.deflate_on_oom << F_DEFLATE_ON_OOM
-    return features
+        names += ["must_tell_host", "stats_vq"] + ["deflate_on_oom"] * balloon.deflate_on_oom
+    return feature_bits(names)
 
 
 def check_transport(scenario: Scenario, queues: Mapping[str, QueueLayout]) -> None:

@@ -19,7 +19,7 @@ from devices.balloon.layout import (
 )
 from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 
-# What the device can offer; RING_PACKED it cannot.
+# What may be offered, by name; what the ring can do is offered always, RING_PACKED it cannot.
 FEATURES: Final = {
     "must_tell_host": F_MUST_TELL_HOST,
     "stats_vq": F_STATS_VQ,
@@ -27,29 +27,21 @@ FEATURES: Final = {
     "free_page_hint": F_FREE_PAGE_HINT,
     "page_poison": F_PAGE_POISON,
     "page_reporting": F_PAGE_REPORTING,
-    "indirect_desc": F_INDIRECT_DESC,
-    "event_idx": F_EVENT_IDX,
-    "version_1": F_VERSION_1,
 }
+RING_FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 
 def feature_bits(names: Iterable[str]) -> int:
-    """The bits of features that are named as in `FEATURES`.  ValueError for any other name."""
-    bits = 0
+    """The bits of features that are named as in `FEATURES`, and the ring's.
+
+    ValueError for any other name.
+    """
+    bits = RING_FEATURES
     for name in names:
         if name not in FEATURES:
             raise ValueError(f"no feature {name!r}; there are: {', '.join(FEATURES)}")
         bits |= 1 << FEATURES[name]
     return bits
-
-
-def feature_names(bits: int) -> list[str]:
-    """The features among these bits, in the order of `FEATURES`; bits of no feature are left out.
-
-    >>> feature_names(1 << F_PAGE_REPORTING | 1 << F_STATS_VQ)
-    ['stats_vq', 'page_reporting']
-    """
-    return [name for name, bit in FEATURES.items() if bits >> bit & 1]
 
 
 def queue_indices(accepted_features: int) -> dict[str, int]:

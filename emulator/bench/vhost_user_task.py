@@ -19,7 +19,8 @@ import numpy as np
 import trio
 
 from devices.balloon.driver_task import FreePageReporter
-from devices.balloon.layout import F_PAGE_REPORTING, PAGE_REPORTING_CAPACITY
+from devices.balloon.features import feature_bits
+from devices.balloon.layout import PAGE_REPORTING_CAPACITY
 from devices.memory.ram import GuestRam
 from devices.virtio.chain import segments
 from devices.virtio.queue_layout import QueueLayout
@@ -30,9 +31,8 @@ from emulator.host.layout import HOST
 from emulator.host.rehearsal import rehearse
 from emulator.host.vhost_user_task import serve_emulated_guest
 from emulator.observer import Observer
-from emulator.serve.service_task import RING_FEATURES
 
-_FEATURES: Final = RING_FEATURES | 1 << F_PAGE_REPORTING
+_FEATURES: Final = feature_bits(["page_reporting"])
 _BLOCK_BYTES: Final = 4 << 20
 _BLOCKS: Final = PAGE_REPORTING_CAPACITY
 _RAM_BYTES: Final = 2 * _BLOCKS * _BLOCK_BYTES  # Every other block, so that none are joined.

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from devices.balloon.features import FEATURES, feature_bits
 from devices.vhost_user.socket_file import SocketFile
 from emulator.config.parameters import suggest
 from emulator.config.scenario import (
@@ -27,7 +28,7 @@ from emulator.run_folder import REPORT, REPORTS, RunFolder
 from emulator.serve.control_task import serve_control
 from emulator.serve.record import Record
 from emulator.serve.report_log import ReportLog
-from emulator.serve.service_task import FEATURES, FEATURES_DEFAULT, Service, feature_bits
+from emulator.serve.service_task import FEATURES_DEFAULT, Service
 from emulator.summary import Summary
 from emulator.thinned_rows import ThinnedRows
 
@@ -41,7 +42,7 @@ class Plan:
     """What is asked for.
 
     target_bytes:  that the guest may have; None: all it has
-    features:      names of `service_task.FEATURES`; none: the usual ones
+    features:      names of `devices.balloon.features.FEATURES`; none: the usual ones
     """
 
     path: Path

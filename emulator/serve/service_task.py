@@ -5,14 +5,6 @@ from typing import Final
 
 import trio
 
-from devices.balloon.layout import (
-    F_DEFLATE_ON_OOM,
-    F_FREE_PAGE_HINT,
-    F_MUST_TELL_HOST,
-    F_PAGE_POISON,
-    F_PAGE_REPORTING,
-    F_STATS_VQ,
-)
 from devices.vhost_user.socket_file import SocketFile
 from devices.vhost_user.transport import (
     Attached,
@@ -23,26 +15,11 @@ from devices.vhost_user.transport import (
     Server,
     TurnedAway,
 )
-from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
 from emulator.config.units import write_size
 from emulator.observer import Observer
 from emulator.serve.record import Record
 
-RING_FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
-FEATURES: Final = {  # What a user may choose from.
-    "must_tell_host": F_MUST_TELL_HOST,
-    "stats": F_STATS_VQ,
-    "deflate_on_oom": F_DEFLATE_ON_OOM,
-    "free_page_hint": F_FREE_PAGE_HINT,
-    "page_poison": F_PAGE_POISON,
-    "page_reporting": F_PAGE_REPORTING,
-}
-FEATURES_DEFAULT: Final = ("must_tell_host", "stats", "deflate_on_oom", "page_reporting")
-
-
-def feature_bits(names: tuple[str, ...]) -> int:
-    """The bits of these features, with those of the ring that are always offered."""
-    return RING_FEATURES | sum(1 << FEATURES[name] for name in set(names))
+FEATURES_DEFAULT: Final = ("must_tell_host", "stats_vq", "deflate_on_oom", "page_reporting")
 
 
 class Service:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 import trio
 
+from devices.balloon.features import feature_bits
 from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import Scenario
 from emulator.errors import ConfigError, MachineLacks, RunFailed
@@ -18,7 +19,7 @@ from emulator.observer import Observer
 from emulator.run_folder import REPORTS
 from emulator.serve.record import Record
 from emulator.serve.report_log import ReportLog
-from emulator.serve.service_task import FEATURES_DEFAULT, Service, feature_bits
+from emulator.serve.service_task import FEATURES_DEFAULT, Service
 from emulator.summary import CostFigures, OracleFigures, Summary
 from emulator.uml.guest_process import UmlGuest, run_guest
 from emulator.uml.memhog_task import MemhogRun
@@ -81,7 +82,7 @@ def _asked_of_linux(scenario: Scenario) -> tuple[UmlMemhog, int, tuple[str, ...]
         )
     offered = [name for name in FEATURES_DEFAULT if name != _REPORTING]
     if mechanism.name == "off":
-        return workload, feature_bits(tuple(offered)), ()
+        return workload, feature_bits(offered), ()
     if not isinstance(mechanism, PageReporting):
         raise ConfigError(f"{mechanism_at}.name: a real Linux guest has page_reporting, or off")
     if mechanism != PageReporting(order=mechanism.order):

@@ -120,7 +120,8 @@ def test_a_balloon_gives_back_to_processes_that_are_out_of_memory() -> None:
     run = run_real(real("memhog", work, balloon, REPORTING, 'guest.memory="64MiB"'))
     summary, figures = run.summary, run.summary.balloon
     assert summary.oracle.violations == 0
-    # What the balloon gives back to one of them, the other may take: now and then one asks in vain.
+    # What is given back to one of them, the other may take, or the balloon, which still follows its
+    # target: now and then one asks in vain, as in Linux.
     assert summary.vcpus.failed_allocations in (0, 1, 2)
     assert (figures.oom_bytes or 0) > 0
     assert 0 < (figures.oom_wait_s or 0) < 30

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from devices.balloon.features import FEATURES, feature_bits
 from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
 from emulator.runner import run
 from emulator.serve.record import Record, Report
-from emulator.serve.service_task import FEATURES, Service, feature_bits
+from emulator.serve.service_task import Service
 from emulator.summary import SeriesRow, Summary, check
 from emulator.uml.guest_process import run_guest
 from emulator.uml.packages import Packages

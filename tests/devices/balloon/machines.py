@@ -19,7 +19,7 @@ from devices.virtio.queue_layout import QueueLayout
 from tests.devices.rings import aligned_bytes
 
 ALL = ("must_tell_host", "stats_vq", "deflate_on_oom", "free_page_hint", "page_poison")
-ALL_FEATURES = feature_bits((*ALL, "page_reporting", "indirect_desc", "event_idx", "version_1"))
+ALL_FEATURES = feature_bits((*ALL, "page_reporting"))
 
 QUEUES_ADDR = 1 << 40
 DATA_ADDR = 1 << 41  # Bytes that buffers to read lie in.

@@ -15,7 +15,8 @@ Known flaws, visible when run: it takes nearly all free memory at once, so that 
 have to take it back; nothing comes back to the host but what is not sent; only for migration.
 
 Different from Linux: where the ring is full, Linux allocates and frees until an entry is used, and
-here the task waits; one block is taken back at a time, and not 256 pages' worth of blocks.
+here the task waits; one block is taken back at a time, and not 256 pages' worth of blocks; where
+`order` is not the largest, larger blocks are not split for it, and are not hinted.
 """
 
 from collections.abc import Mapping
