@@ -77,7 +77,7 @@ from devices.balloon.layout import (
 from devices.memory.layout import MIGRATION
 from devices.memory.region import Layout, Region
 from devices.virtio.queue_layout import QueueLayout
-from emulator.config.scenario import GuestConfig
+from emulator.config.guest import GuestConfig
 from emulator.guest.balloon.layout import BALLOON_STATE, SHORTAGE
 from emulator.guest.hinting.cycle import Geometry, Mechanism
 from emulator.guest.hinting.layout import HINTING

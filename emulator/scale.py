@@ -14,13 +14,10 @@ from typing import Final
 
 import msgspec
 
+from emulator.config.guest import LARGEST_BLOCK_BYTES
 from emulator.config.published import Published
 from emulator.config.requirements import require_memory
-from emulator.config.scenario import (
-    LARGEST_BLOCK_BYTES,
-    Scenario,
-    with_mechanism,
-)
+from emulator.config.scenario import Scenario, with_mechanism
 from emulator.config.units import write_size
 from emulator.errors import ConfigError
 from emulator.machine_check import available_bytes

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from emulator.bench.guest import boot_guest, layout_of, new_region, require_sound
 from emulator.bench.kernels import churn, fill, pairs
 from emulator.bench.series import Measurement
-from emulator.config.scenario import GuestConfig
+from emulator.config.guest import GuestConfig
 from emulator.errors import RunFailed
 from emulator.guest.mm.views import GuestMemory
 from emulator.observer import Observer

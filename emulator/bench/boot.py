@@ -9,7 +9,7 @@ import numpy as np
 from devices.memory.region import Region
 from emulator.bench.guest import boot_guest, layout_of, memory_of, new_region, require_sound
 from emulator.bench.series import Measurement
-from emulator.config.scenario import GuestConfig
+from emulator.config.guest import GuestConfig
 from emulator.measure import metadata_bytes
 from emulator.memory_map import populate
 from emulator.observer import Observer

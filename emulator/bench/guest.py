@@ -7,7 +7,7 @@ import numpy as np
 
 from devices.memory.ram import GuestRam
 from devices.memory.region import Layout, Region
-from emulator.config.scenario import GuestConfig
+from emulator.config.guest import GuestConfig
 from emulator.errors import MachineLacks, RunFailed
 from emulator.guest.boot import boot
 from emulator.guest.mm.check_kernels import CHECK_MESSAGES, check_pcp, check_zone

@@ -20,7 +20,7 @@ from emulator.bench.guest import boot_guest, layout_of, memory_of, new_region, r
 from emulator.bench.kernels import fill, free_all, meet
 from emulator.bench.layout import MEETING
 from emulator.bench.series import Measurement
-from emulator.config.scenario import GuestConfig
+from emulator.config.guest import GuestConfig
 from emulator.errors import RunFailed
 from emulator.guest.mm.page_alloc_kernels import drain_pcps
 from emulator.guest.mm.views import GuestMemory

@@ -18,7 +18,8 @@ from emulator.commands.registries import mechanisms as registered
 from emulator.commands.registries import require_mechanism
 from emulator.commands.run import require_runnable
 from emulator.compare.candidate import Candidate, read_candidates
-from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario
+from emulator.config.guest import VCPUS_MAX
+from emulator.config.scenario import Scenario, load_scenario
 from emulator.errors import ConfigError, MachineLacks
 from emulator.run_folder import REPORT, RunFolder, write_atomically
 

@@ -7,7 +7,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from emulator.commands.registries import mechanisms
-from emulator.config.scenario import VCPUS_MAX, scenario_names
+from emulator.config.guest import VCPUS_MAX
+from emulator.config.scenario import scenario_names
 from emulator.config.toml import write_string
 from emulator.config.units import size_bytes
 

@@ -9,8 +9,9 @@ import click
 
 from emulator.commands.options import MechanismName, ScenarioName, changing_options, overrides
 from emulator.commands.registries import require_mechanism, require_names
+from emulator.config.guest import VCPUS_MAX
 from emulator.config.requirements import require_guests, require_memory
-from emulator.config.scenario import VCPUS_MAX, Scenario, load_scenario
+from emulator.config.scenario import Scenario, load_scenario
 from emulator.config.toml import write_string
 from emulator.errors import ConfigError, MachineLacks, MechanismFailed, RunFailed
 from emulator.machine_check import available_bytes

@@ -1,6 +1,7 @@
 """What a scenario asks of the machine, and of the launcher, before it is run."""
 
-from emulator.config.scenario import LARGEST_BLOCK_BYTES, Scenario
+from emulator.config.guest import LARGEST_BLOCK_BYTES
+from emulator.config.scenario import Scenario
 from emulator.config.units import write_size
 from emulator.errors import ConfigError
 

@@ -10,15 +10,9 @@ import trio
 
 from devices.balloon.features import FEATURES, feature_bits
 from devices.vhost_user.socket_file import SocketFile
+from emulator.config.guest import LARGEST_BLOCK_BYTES, GuestConfig
 from emulator.config.parameters import suggest
-from emulator.config.scenario import (
-    LARGEST_BLOCK_BYTES,
-    GuestConfig,
-    MechanismConfig,
-    RunConfig,
-    Scenario,
-    WorkloadConfig,
-)
+from emulator.config.scenario import MechanismConfig, RunConfig, Scenario, WorkloadConfig
 from emulator.errors import ConfigError, RunFailed
 from emulator.host.rehearsal import rehearse
 from emulator.launch.failure import first_cause

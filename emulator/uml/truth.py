@@ -17,14 +17,13 @@ from typing import Final
 
 import msgspec
 
+from emulator.config.guest import GuestConfig, ZoneConfig
 from emulator.config.scenario import (
-    GuestConfig,
     HostConfig,
     MechanismConfig,
     RunConfig,
     Scenario,
     WorkloadConfig,
-    ZoneConfig,
 )
 from emulator.config.units import PAGE_BYTES
 from emulator.errors import RunFailed

@@ -13,15 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.config.scenario import (
-    ROOT,
-    GuestConfig,
-    MechanismConfig,
-    RunConfig,
-    Scenario,
-    WorkloadConfig,
-    ZoneConfig,
-)
+from emulator.config.guest import GuestConfig, ZoneConfig
+from emulator.config.scenario import ROOT, MechanismConfig, RunConfig, Scenario, WorkloadConfig
 from emulator.observer import NullObserver
 from emulator.runner import run
 from emulator.summary import SeriesRow

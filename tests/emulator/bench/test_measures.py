@@ -15,7 +15,8 @@ from emulator.bench.kernels import bounce, churn, fill, free_all, meet, pairs
 from emulator.bench.layout import MEETING
 from emulator.bench.reclaim_task import would_discard
 from emulator.bench.replay import RECORDING, write_long_trace
-from emulator.config.scenario import GuestConfig, load_scenario
+from emulator.config.guest import GuestConfig
+from emulator.config.scenario import load_scenario
 from emulator.errors import RunFailed
 from emulator.guest.boot import boot
 from emulator.machine import Machine

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from emulator.config.balloon import BalloonConfig, ManagerConfig
 from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation
+from emulator.config.guest import GuestConfig, ZoneConfig
 from emulator.config.requirements import require_memory
 from emulator.config.scenario import (
     SCENARIOS,
-    GuestConfig,
     MechanismConfig,
     RunConfig,
     Scenario,
     WorkloadConfig,
-    ZoneConfig,
     decode_scenario,
     load_scenario,
     scenario_names,

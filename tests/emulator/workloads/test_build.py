@@ -5,7 +5,8 @@ import re
 import msgspec
 import pytest
 
-from emulator.config.scenario import Scenario, ZoneConfig, load_scenario
+from emulator.config.guest import ZoneConfig
+from emulator.config.scenario import Scenario, load_scenario
 from emulator.errors import ConfigError
 from emulator.guest.mm.layout import PAGE_SIZE
 from emulator.workloads.build import Build
