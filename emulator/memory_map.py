@@ -23,6 +23,8 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     pages on a per-CPU list     that vCPU                       that vCPU        one writer
     pages in use                their owner                     their owner; `kind`, `order` and
                                                                 `mark` by whoever holds zones.lock
+    pages in use: owner         who frees for another; who takes back from a dead one: the first to
+                                compare and exchange has the block
     pages in the page cache     whoever holds page_cache.control.lock; `kind` is read by whoever
                                 holds zones.lock, too
     pages isolated              guest kernel                    guest kernel     by the lock

@@ -42,8 +42,8 @@ def _member(records: Any, field: Any) -> tuple[int, Any]:
         raise TypeError("an atomic needs a structured array, an index and a field's literal name")
     record = records.dtype
     member = record.typeof(field)
-    if not (isinstance(member, types.Integer) and member.bitwidth in (16, 32, 64)):
-        raise TypeError(f"field {field!r} is not a 2-, 4- or 8-byte integer")
+    if not (isinstance(member, types.Integer) and member.bitwidth in (8, 16, 32, 64)):
+        raise TypeError(f"field {field!r} is not an integer of 1, 2, 4 or 8 bytes")
     offset = record.offset(field)
     if offset % (member.bitwidth // 8):
         raise TypeError(f"field {field!r} is not naturally aligned")

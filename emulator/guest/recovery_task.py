@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import trio
 
-from emulator.guest.mm.check_kernels import free_owned, rebuild_free_lists, rebuild_pcps
+from emulator.guest.mm.check_kernels import rebuild_free_lists, rebuild_pcps
 from emulator.guest.mm.layout import ACTOR_LOST, LOCK_HELD, LOCK_SEIZED, PAGE_CACHE
 from emulator.guest.mm.lock_kernels import (
     release_cache,
@@ -23,6 +23,7 @@ from emulator.guest.mm.lock_kernels import (
     try_acquire_cache,
     try_acquire_zone,
 )
+from emulator.guest.mm.owner_kernels import free_owned
 from emulator.guest.mm.page_cache_check_kernels import rebuild_cache
 from emulator.guest.mm.views import GuestMemory, PageCache
 

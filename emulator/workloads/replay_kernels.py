@@ -8,7 +8,7 @@ from devices.memory.atomics import load_acquire, pause, store_release
 from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import ALLOCATED, MAX_ORDER, MOVABLE, NO_PAGE, NR_MIGRATETYPES
 from emulator.guest.mm.lock_kernels import now
-from emulator.guest.mm.page_alloc_kernels import split_allocated
+from emulator.guest.mm.owner_kernels import allocated_head, claim_block, split_allocated
 from emulator.guest.ram_kernels import verify_block
 from emulator.traces.layout import ALLOC
 from emulator.workloads.kernels import alloc_touched, free_verified
@@ -47,9 +47,12 @@ def _free(mm: Any, ram: Any, operation: Any, slot: Any) -> bool:
         return False
     pfn = i64(slot["pfn"]) + i64(operation["offset"])
     order = min(i64(operation["order"]), MAX_ORDER)
-    if not split_allocated(mm, pfn, order) or mm.pages[pfn]["stamp"] != slot["stamp"]:
+    cpu = i64(operation["cpu"])
+    head = allocated_head(mm, pfn, order)
+    if head == NO_PAGE or not claim_block(mm, cpu, head, slot["stamp"]):
         return False
-    free_verified(mm, ram, i64(operation["cpu"]), pfn, order)
+    split_allocated(mm, head, order)
+    free_verified(mm, ram, cpu, pfn, order)
     return True
 
 

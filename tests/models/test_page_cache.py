@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from devices.memory.jit import interpreted
-from emulator.guest.mm.check_kernels import free_owned, rebuild_pcps
+from emulator.guest.mm.check_kernels import rebuild_pcps
 from emulator.guest.mm.layout import (
     ALLOCATED,
     BUDDY,
@@ -21,6 +21,7 @@ from emulator.guest.mm.layout import (
     PAGE_CACHE,
     WRITE_BACK,
 )
+from emulator.guest.mm.owner_kernels import free_owned
 from emulator.guest.mm.page_cache_check_kernels import rebuild_cache
 from emulator.guest.mm.page_cache_kernels import drop_slots, unmap_slots
 from emulator.guest.mm.reclaim_kernels import kswapd_pass

@@ -16,8 +16,9 @@ from hypothesis.stateful import (
 )
 
 from devices.memory.jit import interpreted
-from emulator.guest.mm.check_kernels import free_owned, rebuild_free_lists, rebuild_pcps
+from emulator.guest.mm.check_kernels import rebuild_free_lists, rebuild_pcps
 from emulator.guest.mm.layout import ALLOCATED, BUDDY, ISOLATED, NO_PAGE, PCP, RESERVED
+from emulator.guest.mm.owner_kernels import free_owned
 from emulator.guest.mm.page_alloc_kernels import drain_if_requested, drain_pcps
 from tests.support.allocator_kernels import alloc, free, isolate, put_back, report
 from tests.support.guest import Guest, ZoneOf

@@ -26,7 +26,8 @@ from emulator.guest.mm.list_kernels import (
     list_rotate_to_front,
 )
 from emulator.guest.mm.lock_kernels import bucket_of
-from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages, split_allocated
+from emulator.guest.mm.owner_kernels import allocated_head, claim_block, split_allocated
+from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages
 from emulator.guest.ram_kernels import touch_block, verify_block
 
 INIT, HEAD, TAIL, DEL, ROTATE = range(5)
@@ -47,7 +48,16 @@ def free(mm: Any, cpu: int, pfn: int, order: int) -> None:
 @kernel
 def split(mm: Any, pfn: int, order: int) -> bool:
     """Make a part of an allocated block one of its own."""
-    return split_allocated(mm, pfn, order)
+    head = allocated_head(mm, pfn, order)
+    if head != NO_PAGE:
+        split_allocated(mm, head, order)
+    return head != NO_PAGE
+
+
+@kernel
+def claim(mm: Any, cpu: int, head: int, stamp: int) -> bool:
+    """Make another vCPU's block one's own."""
+    return claim_block(mm, cpu, head, stamp)
 
 
 @kernel

@@ -234,25 +234,3 @@ def rebuild_pcps(mm: Any, cpu: int) -> None:
         mm.pcps[pcp]["count"] = 0
         for pindex in range(NR_PCP_LISTS):
             list_init(mm.pages, pcp_list_sentinel(mm, pcp, pindex))
-
-
-@kernel
-def free_owned(mm: Any, z: int, owner: int, now_ns: int) -> int:
-    """Free every page of zone `z` that the dead vCPU `owner` held; returns how many pages."""
-    at = i64(mm.zones[z]["start_pfn"])
-    end = i64(mm.zones[z]["end_pfn"])
-    freed = i64(0)
-    while at < end:
-        page = mm.pages[at]
-        kind = page["kind"]
-        size = i64(1) << i64(page["order"]) if kind != NONE else i64(1)
-        if (kind == PCP or kind == ALLOCATED) and page["owner"] == owner:
-            order = i64(page["order"])
-            page["stamp"] = 0
-            for inner in range(at + 1, at + size):
-                if mm.pages[inner]["kind"] != NONE:  # It died while it split the block.
-                    mm.pages[inner]["kind"] = NONE
-            free_one_block(mm, z, at, order, pageblock_type(mm, at), 0, now_ns)
-            freed += size
-        at += size
-    return freed

@@ -375,25 +375,3 @@ def free_pages(mm: Any, cpu: int, pfn: int, order: int) -> None:
     free_high = lists["free_factor"] != 0 and 0 < order <= COSTLY_ORDER
     if free_high or lists["count"] >= lists["high"]:
         _free_too_many(mm, cpu, z, order, pindex, free_high)
-
-
-@kernel(inner=True)
-def split_allocated(mm: Any, pfn: int, order: int) -> bool:
-    """Make the aligned part of `1 << order` pages at `pfn` a block of its own, so that it can be
-    freed alone (split_page).  False: it lies in no allocated block of at least that size.
-    """
-    for whole in range(order, MAX_ORDER + 1):
-        head = pfn & ~((i64(1) << whole) - 1)
-        page = mm.pages[head]
-        if page["kind"] != ALLOCATED or page["order"] != whole:
-            continue
-        # The parts behind the first are marked before the whole becomes the first of them.
-        for part in range(head + (1 << order), head + (1 << whole), 1 << order):
-            mm.pages[part]["stamp"] = page["stamp"]
-            mm.pages[part]["order"] = order
-            mm.pages[part]["owner"] = page["owner"]
-            mm.pages[part]["mark"] = page["mark"]
-            mm.pages[part]["kind"] = ALLOCATED
-        page["order"] = order
-        return True
-    return False

@@ -89,14 +89,15 @@ def test_a_sleep_ends_by_itself() -> None:
 
 @compiled_only
 @pytest.mark.parametrize(
-    ("field", "complaint"), [("tiny", "not a 2-, 4- or 8-byte integer"), ("odd", "not naturally")]
+    ("field", "complaint"),
+    [("real", "not an integer of 1, 2, 4 or 8 bytes"), ("odd", "not naturally")],
 )
 def test_a_field_that_cannot_be_atomic_is_refused(field: str, complaint: str) -> None:
     import numba
 
     from devices.memory.atomics import load_acquire
 
-    dtype = np.dtype([("tiny", "u1"), ("odd", "<u4"), ("rest", "u1", (3,))])
+    dtype = np.dtype([("real", "<f4"), ("tiny", "u1"), ("odd", "<u4"), ("rest", "u1", (3,))])
     scope = {"load_acquire": load_acquire}  # The name of a field must be a literal: two sources.
     exec(f"def load(words):\n    return load_acquire(words, 0, {field!r})\n", scope)
     with pytest.raises(TypeError, match=complaint):

@@ -9,7 +9,6 @@ from emulator.guest.mm.check_kernels import (
     CHECK_MESSAGES,
     check_pcp,
     check_zone,
-    free_owned,
     rebuild_free_lists,
     rebuild_pcps,
 )
@@ -25,6 +24,7 @@ from emulator.guest.mm.layout import (
     RESERVED,
     UNMOVABLE,
 )
+from emulator.guest.mm.owner_kernels import free_owned
 from tests.support.allocator_kernels import alloc, free, isolate, put_back, report
 from tests.support.guest import Guest, ZoneOf
 
