@@ -69,9 +69,11 @@ async def _serve(
     return True
 
 
-async def poll_statistics(device: BalloonDevice, *, call: Notifier, every_s: float) -> None:
-    """Ask the driver for its figures every so often, for ever; `serve_queue` takes them."""
+async def poll_statistics(
+    device: BalloonDevice, *, call: Notifier, pause_s: Callable[[], float]
+) -> None:
+    """Ask the driver for its figures after each pause, for ever; `serve_queue` takes them."""
     while True:
-        await trio.sleep(every_s)
+        await trio.sleep(pause_s())
         if device.broken is None and device.ask_statistics():
             call.notify()

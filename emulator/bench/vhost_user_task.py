@@ -39,7 +39,8 @@ _RAM_BYTES: Final = 2 * _BLOCKS * _BLOCK_BYTES  # Every other block, so that non
 _RING_ADDR: Final = 1 << 52
 _PUNCH_HOLE_KEEP_SIZE: Final = 3
 _START_S_MAX: Final = 120.0
-_IDLE_S: Final = 3.0
+_REST_S: Final = 5.0  # After that, samples are as rare as they become.
+_IDLE_S: Final = 20.0
 
 
 def measure_report(
@@ -53,10 +54,15 @@ def measure_report(
 
 
 def measure_idle(
-    names: Sequence[str], observer: Observer, *, idle_s: float = _IDLE_S, repeats: int = 3
+    names: Sequence[str],
+    observer: Observer,
+    *,
+    rest_s: float = _REST_S,
+    idle_s: float = _IDLE_S,
+    repeats: int = 3,
 ) -> Mapping[str, Measurement]:
     """`vhost_user.idle_cpu_percent`: one value for each span of idling."""
-    values = trio.run(_idle, idle_s, repeats)
+    values = trio.run(_idle, rest_s, idle_s, repeats)
     return {name: Measurement(tuple(values)) for name in names}
 
 
@@ -96,7 +102,7 @@ def _bare_us(fd: int, addresses: Sequence[int], repeats: int) -> float:
     return float(np.median(times_s)) * 1e6
 
 
-async def _idle(idle_s: float, repeats: int) -> list[float]:
+async def _idle(rest_s: float, idle_s: float, repeats: int) -> list[float]:
     """CPU time of the command while a guest is attached that does nothing, percent of one CPU."""
     with tempfile.TemporaryDirectory(prefix="emulator-") as folder:
         path = Path(folder) / "guest"
@@ -115,7 +121,7 @@ async def _idle(idle_s: float, repeats: int) -> list[float]:
             ram = GuestRam.create("memfd", _RAM_BYTES)
             values = []
             async with _front_end(front, ram):
-                await trio.sleep(1.0)
+                await trio.sleep(rest_s)
                 for _ in range(repeats):
                     before_ns = _cpu_ns(process.pid)
                     await trio.sleep(idle_s)

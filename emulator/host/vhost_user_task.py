@@ -51,7 +51,7 @@ class VhostUserBalloon:
 
     features:       what is offered
     reports, pages: HOST[1] each: what reports gave back, and what the balloon did
-    stats_every_s:  how often a guest is asked for its figures; None: never
+    stats_pause_s:  how long after its figures a guest is asked for them again; None: never
     reported:       told of each report
     leaving:        called when a guest leaves, while its memory can still be looked at
     """
@@ -64,7 +64,7 @@ class VhostUserBalloon:
         features: int,
         reports: npt.NDArray[Any],
         pages: npt.NDArray[Any],
-        stats_every_s: float | None = None,
+        stats_pause_s: Callable[[], float] | None = None,
         reported: Reported = _ignore,
         leaving: Callable[[], None] = lambda: None,
     ) -> None:
@@ -73,7 +73,7 @@ class VhostUserBalloon:
         self.balloon: BalloonDevice | None = None  # While a guest's driver is bound.
         self.memory = AddressSpace([])
         self._accounts = (reports, pages)
-        self._stats_every_s = stats_every_s
+        self._stats_pause_s = stats_pause_s
         self._reported = reported
         self._leaving = leaving
         self._target_bytes: int | None = None
@@ -132,8 +132,8 @@ class VhostUserBalloon:
         balloon.attach_queue(name, queue)
         try:
             async with trio.open_nursery() as nursery:
-                if name == STATS and self._stats_every_s is not None:
-                    poll = partial(poll_statistics, call=call, every_s=self._stats_every_s)
+                if name == STATS and self._stats_pause_s is not None:
+                    poll = partial(poll_statistics, call=call, pause_s=self._stats_pause_s)
                     nursery.start_soon(poll, balloon)
                 discard = self._discards.get(name, _forget)
                 await serve_queue(balloon, name, kick=kick, call=call, discard=discard)
@@ -164,6 +164,11 @@ class VhostUserBalloon:
     def actual_bytes(self) -> int:
         """What the driver says is in the balloon."""
         return int(self.config.words[0]["actual"]) * BALLOON_PAGE_SIZE
+
+    @property
+    def wanted_bytes(self) -> int:
+        """What the driver is asked to have in the balloon."""
+        return int(self.config.words[0]["num_pages"]) * BALLOON_PAGE_SIZE
 
     @property
     def target_bytes(self) -> int | None:

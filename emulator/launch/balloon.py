@@ -35,7 +35,8 @@ async def manage_machine(
         every_s=config.every_s,
         host=host,
     )
-    ask = partial(poll_statistics, device, call=wires["stats.call"], every_s=config.statistics_s)
+    every_s = config.statistics_s
+    ask = partial(poll_statistics, device, call=wires["stats.call"], pause_s=lambda: every_s)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(manage)
         nursery.start_soon(ask)

@@ -1,19 +1,22 @@
 """What a run does at the moment, on standard error: a live view, plain lines, or nothing.
 
 All three are observers of a run and context managers.  They are cheap: however often a run
-reports, the live view draws at most 8 times and the plain view prints at most once a second.
+reports, the live view draws at most 8 times and the plain view prints at most once a second, and
+neither more often than it is asked to while nothing but the time changes.
 
 The live view never hides the cursor nor leaves the main screen, and draws without a thread.  So a
 run that is killed, even by SIGKILL, leaves a terminal that works; a run that ends takes the view
 away and leaves the screen to the result.
 """
 
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self, TextIO
 
+import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -28,13 +31,16 @@ from emulator.summary import SeriesRow
 _DRAW_INTERVAL_S: Final = 1 / 8
 _LINE_INTERVAL_S: Final = 1.0
 _TRAIL_COLUMNS: Final = 40
-_ALWAYS: Final = ("host resident", "guest free", "reported")  # Other bars: where they are measured.
+_ALWAYS: Final = ("host resident", "guest free")  # Other bars: where they are measured.
 
 Clock = Callable[[], float]
 
 
 class View(Observer, Protocol):
     """An observer that owns a part of the screen while its `with` block runs."""
+
+    def details(self, lines: Sequence[str]) -> None:
+        """Show these with the next sample, in the place of earlier ones."""
 
     def __enter__(self) -> Self: ...
 
@@ -51,23 +57,24 @@ def make_view(
     quiet: bool = False,
     *,
     memory_bytes: int | None = None,
+    unchanged_s: float = _LINE_INTERVAL_S,
     clock: Clock = time.monotonic,
     environment: Mapping[str, str] = os.environ,
 ) -> View:
     """The view that suits `stderr`: live on a capable terminal, plain lines elsewhere.
 
     `quiet` asks for none.  `memory_bytes` is the guest's size, the full length of the memory bars;
-    without it the largest value so far is.  `clock` gives seconds that never go back; TERM and
-    NO_COLOR come from `environment`.
+    without it the largest value so far is.  A sample that says what the one before has said is
+    shown every `unchanged_s`: a drawing takes 2 ms.  `clock` gives seconds that never go back; TERM
+    and NO_COLOR come from `environment`.
     """
     if quiet:
         return SilentView()
     colourless = bool(environment.get("NO_COLOR"))
     if stderr.isatty() and environment.get("TERM", "dumb").lower() not in ("dumb", "unknown"):
-        return LiveView(
-            Console(file=stderr, no_color=colourless), memory_bytes=memory_bytes, clock=clock
-        )
-    return PlainView(stderr, clock=clock)
+        console = Console(file=stderr, no_color=colourless)
+        return LiveView(console, memory_bytes=memory_bytes, unchanged_s=unchanged_s, clock=clock)
+    return PlainView(stderr, unchanged_s=unchanged_s, clock=clock)
 
 
 class _Rate:
@@ -89,6 +96,27 @@ class _Rate:
             self._older = (time_s, operations)
 
 
+class _Due:
+    """When a sample is shown: not too often, and rarely where it says what the last one said."""
+
+    def __init__(self, clock: Clock, interval_s: float, unchanged_s: float) -> None:
+        self._clock = clock
+        self._interval_s = interval_s
+        self._unchanged_s = unchanged_s
+        self._shown_at_s = -math.inf
+        self._said: object = None
+
+    def shows(self, row: SeriesRow, details: Sequence[str]) -> bool:
+        """Whether to show it now; if so, it is taken as shown."""
+        said = (msgspec.structs.replace(row, time_s=0), tuple(details))
+        now_s = self._clock()
+        interval_s = self._unchanged_s if said == self._said else self._interval_s
+        if now_s < self._shown_at_s + interval_s:
+            return False
+        self._said, self._shown_at_s = said, now_s
+        return True
+
+
 class SilentView:
     """Shows nothing."""
 
@@ -103,6 +131,9 @@ class SilentView:
     ) -> None:
         pass
 
+    def details(self, lines: Sequence[str]) -> None:
+        """Ignored."""
+
     def phase(self, text: str) -> None:
         """Ignored."""
 
@@ -116,11 +147,17 @@ class SilentView:
 class PlainView:
     """Prints plain lines: every phase and event, and the newest sample once a second."""
 
-    def __init__(self, stderr: TextIO, *, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        stderr: TextIO,
+        *,
+        unchanged_s: float = _LINE_INTERVAL_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._stderr: TextIO | None = stderr
-        self._clock = clock
         self._rate = _Rate()
-        self._due_at_s = clock()
+        self._due = _Due(clock, _LINE_INTERVAL_S, unchanged_s)
+        self._details: Sequence[str] = ()
         self._now_s = 0.0
 
     def __enter__(self) -> Self:
@@ -134,6 +171,10 @@ class PlainView:
     ) -> None:
         pass
 
+    def details(self, lines: Sequence[str]) -> None:
+        """Keep them for the next line."""
+        self._details = lines
+
     def phase(self, text: str) -> None:
         """Print the name of the phase that begins."""
         self._print(f"phase: {text}")
@@ -146,19 +187,18 @@ class PlainView:
         """Print the sample, unless one was printed less than a second ago."""
         self._now_s = row.time_s
         self._rate.update(row.time_s, row.operations)
-        now_s = self._clock()
-        if now_s < self._due_at_s:
+        if not self._due.shows(row, self._details):
             return
-        self._due_at_s = now_s + _LINE_INTERVAL_S
-        words = (
-            f"resident {size_text(row.resident_bytes)}, free {size_text(row.guest_free_bytes)}, "
-            f"reported {size_text(row.guest_reported_bytes)}, reports {count_text(row.reports)}"
-        )
+        words = [f"resident {size_text(row.resident_bytes)}"]
+        words += [f"free {size_text(row.guest_free_bytes)}"]
+        if row.guest_reported_bytes is not None:
+            words += [f"reported {size_text(row.guest_reported_bytes)}"]
+        words += [f"reports {count_text(row.reports)}"]
         if row.balloon_bytes is not None:
-            words += f", balloon {size_text(row.balloon_bytes)}"
+            words += [f"balloon {size_text(row.balloon_bytes)}"]
         if self._rate.per_second is not None:
-            words += f", {rate_text(self._rate.per_second)}"
-        self._print(words)
+            words += [rate_text(self._rate.per_second)]
+        self._print("; ".join([", ".join(words), *self._details]))
 
     def _print(self, words: str) -> None:
         if self._stderr is None:
@@ -181,16 +221,17 @@ class LiveView:
         console: Console,
         *,
         memory_bytes: int | None = None,
+        unchanged_s: float = _LINE_INTERVAL_S,
         clock: Clock = time.monotonic,
     ) -> None:
         self._console = console
-        self._clock = clock
         self._full_bytes = memory_bytes or 0
         self._rate = _Rate()
         self._trail = Trail(_TRAIL_COLUMNS)
         self._phase = "starting"
         self._row: SeriesRow | None = None
-        self._due_at_s = clock()
+        self._due = _Due(clock, _DRAW_INTERVAL_S, unchanged_s)
+        self._details: Sequence[str] = ()
         self._gone = False
         self._live = Live(
             console=console,
@@ -215,6 +256,10 @@ class LiveView:
     ) -> None:
         self._on_terminal(self._live.stop)
 
+    def details(self, lines: Sequence[str]) -> None:
+        """Keep them for the next drawing."""
+        self._details = lines
+
     def phase(self, text: str) -> None:
         """Show the name of the phase that begins."""
         self._phase = text
@@ -232,11 +277,10 @@ class LiveView:
         self._full_bytes = max(self._full_bytes, *(size or 0 for size in known))
         if row.resident_bytes is not None:
             self._trail.append(row.resident_bytes)
-        if self._clock() >= self._due_at_s:
+        if self._due.shows(row, self._details):
             self._draw()
 
     def _draw(self) -> None:
-        self._due_at_s = self._clock() + _DRAW_INTERVAL_S
         self._on_terminal(lambda: self._live.update(self._panel(), refresh=True))
 
     def _on_terminal(self, draw: Callable[[], object]) -> None:
@@ -268,10 +312,13 @@ class LiveView:
                 bars.add_row(label, self._bar(size, style), size_text(size))
         curve = sparkline(self._trail.peaks(), self._full_bytes, self._blocks)
         bars.add_row("resident so far", Text(curve, "cyan"), "")
-        counters = f"reports {count_text(row.reports)}   operations {count_text(row.operations)}"
+        counters = f"reports {count_text(row.reports)}"
+        if row.operations is not None:
+            counters += f"   operations {count_text(row.operations)}"
         if self._rate.per_second is not None:
             counters += f"   {rate_text(self._rate.per_second)}"
-        return Group(head, bars, Text(counters, no_wrap=True, overflow="ellipsis"))
+        lines = [counters, *self._details]
+        return Group(head, bars, *(Text(it, no_wrap=True, overflow="ellipsis") for it in lines))
 
     def _bar(self, size_bytes: int | None, style: str) -> ProgressBar | Text:
         if size_bytes is None:

@@ -19,6 +19,8 @@ from emulator.config.units import PAGE_BYTES
 from emulator.host.layout import HOST
 from emulator.host.vhost_user_task import VhostUserBalloon
 from emulator.measure import host_figures
+from emulator.report.wording import keyed_text, label_of, size_text
+from emulator.serve.pace import Pace
 from emulator.serve.report_log import ReportLog
 from emulator.summary import (
     GuestFigures,
@@ -46,22 +48,21 @@ class Report(NamedTuple):
 class Record:
     """One guest's record.  `time_s` counts from its attaching, on trio's clock.
 
-    features:  offered to the guest
-    log:       where reported ranges are written; None: nowhere
+    features:    offered to the guest
+    stats_pace:  how often the guest is asked for its figures
+    log:         where reported ranges are written; None: nowhere
 
     A guest may stay for months: rows are thinned, and of reports only sums are kept.  Whoever wants
     each of them sets `observe_report`, which is called with it.
     """
 
-    def __init__(
-        self, *, features: int, stats_every_s: float | None, log: ReportLog | None = None
-    ) -> None:
+    def __init__(self, *, features: int, stats_pace: Pace, log: ReportLog | None = None) -> None:
         self.accounts: Final[npt.NDArray[Any]] = np.zeros(2, HOST)
         self.balloon: Final = VhostUserBalloon(
             features=features,
             reports=self.accounts[:1],
             pages=self.accounts[1:],
-            stats_every_s=stats_every_s,
+            stats_pause_s=self._stats_pause_s,
             reported=self._reported,
             leaving=self._leaving,
         )
@@ -71,6 +72,7 @@ class Record:
         self.memory_bytes: int | None = None
         self.figures: dict[str, Any] = {}  # Of the balloon, once the guest has left.
         self._log = log
+        self._stats_pace = stats_pace
         self._reports = self._blocks = 0
         self._resident_bytes_peak = 0
         self._began_s: float | None = None
@@ -109,7 +111,7 @@ class Record:
             reports=self._reports,
         )
         self.rows.append(row)
-        self._resident_bytes_peak = max(self._resident_bytes_peak, row.resident_bytes or 0)
+        self._note_peak(row.resident_bytes or 0)
         return row
 
     @property
@@ -140,6 +142,18 @@ class Record:
             "statistics": dict(self.statistics()),
         }
 
+    def details(self) -> list[str]:
+        """What a row of the series does not say, in words, for whoever looks on."""
+        account, wanted = self.accounts[REPORTS_ACCOUNT], self.balloon.wanted_bytes
+        returned, claimed = int(account["returned_bytes"]), int(account["claimed_bytes"])
+        said = self.statistics().items()
+        words = [f"{label_of(name)} {keyed_text(name, value)[0]}" for name, value in said]
+        return [
+            f"returned {size_text(returned)} of {size_text(claimed)} reported",
+            f"balloon target {size_text(wanted)}, actual {size_text(self.balloon.actual_bytes)}",
+            *(", ".join(words[at : at + 4]) for at in range(0, len(words), 4)),
+        ]
+
     def guest_figures(self) -> GuestFigures:
         """The guest as it was handed over."""
         return GuestFigures(memory_bytes=self.memory_bytes)
@@ -149,7 +163,7 @@ class Record:
         if not self.rows:
             return HostFigures()
         found = host_figures(self.rows, time.process_time() - self._cpu_s)
-        # The row of the peak may have been thinned out.
+        # The row of the peak may have been thinned out, or fallen between two.
         return msgspec.structs.replace(found, resident_bytes_peak=self._resident_bytes_peak)
 
     def hinting_figures(self, latency_ms: ReclaimLatency | None = None) -> HintingFigures:
@@ -179,6 +193,15 @@ class Record:
         self._blocks += len(addr)
         report = Report(time_s, self.since_s(), len(addr), int(length.sum()), returned)
         self.observe_report(report)
+
+        self._note_peak(self.balloon.resident_bytes() + returned)
+
+    def _note_peak(self, resident_bytes: int) -> None:
+        self._resident_bytes_peak = max(self._resident_bytes_peak, resident_bytes)
+
+    def _stats_pause_s(self) -> float:
+        self._stats_pace.looked(dict(self.statistics()))
+        return self._stats_pace.pause_s
 
     def _leaving(self) -> None:
         """The driver goes; its memory is still there."""

@@ -16,10 +16,11 @@ from emulator.config.scenario import MechanismConfig, RunConfig, Scenario, Workl
 from emulator.errors import ConfigError, RunFailed
 from emulator.host.rehearsal import rehearse
 from emulator.launch.failure import first_cause
-from emulator.observer import Observer
 from emulator.report.html import write_report
+from emulator.report.live import View
 from emulator.run_folder import REPORT, REPORTS, RunFolder
 from emulator.serve.control_task import serve_control
+from emulator.serve.pace import Pace
 from emulator.serve.record import Record
 from emulator.serve.report_log import ReportLog
 from emulator.serve.service_task import FEATURES_DEFAULT, Service
@@ -28,7 +29,9 @@ from emulator.thinned_rows import ThinnedRows
 
 _NAME: Final = "vhost-user"
 _SAMPLE_S: Final = 0.25
+_SAMPLE_IDLE_S: Final = 2.0  # Where nothing changes for long, looking is all that is done.
 _STATS_EVERY_S: Final = 1.0
+_STATS_IDLE_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,7 @@ class Plan:
         return self.path.with_name(self.path.name + ".control")
 
 
-def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, Summary]:
+def serve(plan: Plan, folder: RunFolder, view: View) -> tuple[Scenario, Summary]:
     """Serve one guest; everything is written to `folder`, which goes if no guest came.
 
     Raises ConfigError if a socket cannot be made, RunFailed if the guest's front-end broke the
@@ -73,15 +76,20 @@ def serve(plan: Plan, folder: RunFolder, observer: Observer) -> tuple[Scenario, 
         rehearse()
         with (
             ReportLog(folder.path / REPORTS) as log,
-            folder.recording(observer, ThinnedRows()) as recorder,
+            folder.recording(view, ThinnedRows()) as recorder,
             _listening(plan.path, any_user=plan.any_user) as socket_file,
             _listening(plan.control_path) as control_file,
         ):
             record = Record(
-                features=feature_bits(plan.offered), stats_every_s=_STATS_EVERY_S, log=log
+                features=feature_bits(plan.offered),
+                stats_pace=Pace(_STATS_EVERY_S, _STATS_IDLE_S),
+                log=log,
             )
             record.balloon.set_target(plan.target_bytes)
-            service = Service(record, recorder, sample_s=_SAMPLE_S, any_user=plan.any_user)
+            pace = Pace(_SAMPLE_S, _SAMPLE_IDLE_S)
+            service = Service(
+                record, recorder, pace=pace, any_user=plan.any_user, details=view.details
+            )
             recorder.phase(f"waiting for a guest at {plan.path}")
             try:
                 trio.run(

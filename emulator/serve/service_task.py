@@ -1,8 +1,9 @@
 """Serves one guest at a socket from its attaching to its leaving, and records it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 import trio
 
 from devices.vhost_user.socket_file import SocketFile
@@ -17,6 +18,7 @@ from devices.vhost_user.transport import (
 )
 from emulator.config.units import write_size
 from emulator.observer import Observer
+from emulator.serve.pace import Pace
 from emulator.serve.record import Record
 
 FEATURES_DEFAULT: Final = ("must_tell_host", "stats_vq", "deflate_on_oom", "page_reporting")
@@ -25,9 +27,11 @@ FEATURES_DEFAULT: Final = ("must_tell_host", "stats_vq", "deflate_on_oom", "page
 class Service:
     """Serves one guest.
 
+    pace:        how often a row of the series is taken
     attached:    set once a guest has attached
     left:        set once it has left
     say_target:  told of the balloon's target; None: the observer, as the phase that goes on
+    details:     told, before each sample, of what a row does not say
     """
 
     def __init__(
@@ -35,16 +39,19 @@ class Service:
         record: Record,
         observer: Observer,
         *,
-        sample_s: float,
+        pace: Pace,
         any_user: bool = False,
         say_target: Callable[[str], None] | None = None,
+        details: Callable[[Sequence[str]], None] = lambda lines: None,
     ) -> None:
         self.record: Final = record
         self.attached: Final = trio.Event()
         self.left: Final = trio.Event()
         self.reason: str | None = None  # Why we hung up; None: the guest left by itself.
         self._observer = observer
-        self._sample_s = sample_s
+        self._details = details
+        self._pace = pace
+        self._stirred = trio.Event()
         self._say_target = observer.phase if say_target is None else say_target
         self._server = Server(record.balloon, observe=self._observe, any_user=any_user)
         record.balloon.config.changed = self._tell_change
@@ -65,13 +72,20 @@ class Service:
         self.record.balloon.set_target(target_bytes)
         said = "all of its memory" if target_bytes is None else write_size(target_bytes)
         self._say_target(f"the guest may have {said}")
+        self._stirred.set()
 
     async def _sample_for_ever(self) -> None:
         await self.attached.wait()
         while True:
-            await trio.sleep(self._sample_s)
+            with trio.move_on_after(self._pace.pause_s):
+                await self._stirred.wait()
+                self._stirred = trio.Event()
+                self._pace.expect_news()
             if self.record.balloon.balloon is not None:
-                self._observer.sample(self.record.sample())
+                row = self.record.sample()
+                self._pace.looked(msgspec.structs.replace(row, time_s=0))
+                self._details(self.record.details())
+                self._observer.sample(row)
 
     def _tell_change(self) -> None:
         if self._server.backend is not None:

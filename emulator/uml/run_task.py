@@ -17,6 +17,7 @@ from emulator.launch.failure import first_cause
 from emulator.machine_parts import load_parts
 from emulator.observer import Observer
 from emulator.run_folder import REPORTS
+from emulator.serve.pace import Pace
 from emulator.serve.record import Record
 from emulator.serve.report_log import ReportLog
 from emulator.serve.service_task import FEATURES_DEFAULT, Service
@@ -105,12 +106,12 @@ async def _run(
     usual_s = workload.delay_s + workload.iterations * (workload.idle_s + _STEP_S_MAX)
     limit_s = scenario.run.time_limit_s or usual_s + 2 * _STEP_S_MAX
     with ReportLog(output / REPORTS) as log, _PrivateSocket() as socket_file:
-        record = Record(features=features, stats_every_s=_STATS_EVERY_S, log=log)
+        record = Record(features=features, stats_pace=Pace(_STATS_EVERY_S), log=log)
         rehearse()
         service = Service(
             record,
             observer,
-            sample_s=scenario.run.sample_s,
+            pace=Pace(scenario.run.sample_s),
             say_target=observer.event,
         )
         hog = MemhogRun(workload, service, observer)

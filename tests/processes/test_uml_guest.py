@@ -16,6 +16,7 @@ from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
 from emulator.runner import run
+from emulator.serve.pace import Pace
 from emulator.serve.record import Record, Report
 from emulator.serve.service_task import Service
 from emulator.summary import SeriesRow, Summary, check
@@ -87,10 +88,10 @@ def test_a_guest_that_runs_out_takes_pages_back(tmp_path: Path) -> None:
 
 async def first_report(features: tuple[str, ...], folder: Path) -> int:
     """How many blocks the first report of a guest with these features has."""
-    record = Record(features=feature_bits(features), stats_every_s=1.0)
+    record = Record(features=feature_bits(features), stats_pace=Pace(1.0))
     reports: list[Report] = []
     record.observe_report = reports.append
-    service = Service(record, NullObserver(), sample_s=0.1)
+    service = Service(record, NullObserver(), pace=Pace(0.1))
     with SocketFile(folder / "balloon") as socket_file, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.run, socket_file)

@@ -41,5 +41,5 @@ def test_a_report_over_vhost_user_is_timed() -> None:
 
 def test_an_idle_service_is_watched() -> None:
     name = "vhost_user.idle_cpu_percent"
-    found = measure_idle([name], NullObserver(), idle_s=0.3, repeats=2)[name]
+    found = measure_idle([name], NullObserver(), rest_s=0.1, idle_s=0.3, repeats=2)[name]
     assert len(found.values) == 2 and all(value >= 0 for value in found.values)

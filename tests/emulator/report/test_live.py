@@ -108,3 +108,23 @@ def test_a_terminal_that_went_away_does_not_end_the_run() -> None:
             view.event("still running")
             for row in sample_series()[:20]:
                 view.sample(row)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_has_not_changed_is_shown_rarely(live: bool) -> None:
+    file, clock = _Terminal(), _Clock()
+    environment = {"TERM": "xterm" if live else "dumb"}
+    with make_view(file, unchanged_s=30.0, clock=clock, environment=environment) as view:
+
+        def times_shown(since_s: int, end_s: int, resident_bytes: int) -> int:
+            before = file.getvalue().count("MiB")
+            for second in range(since_s, end_s):
+                clock.now_s = 100.0 + second
+                view.sample(SeriesRow(time_s=float(second), resident_bytes=resident_bytes))
+            return file.getvalue().count("MiB") - before
+
+        assert times_shown(0, 60, 2**29) == 2
+        assert times_shown(60, 62, 2**28) == 1
+        view.details(["another thing"])
+        assert times_shown(62, 64, 2**28) == 1
+        assert "another thing" in file.getvalue()
