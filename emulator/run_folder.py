@@ -4,6 +4,7 @@
                               manifest.json   versions, machine, seed, argv, start
                               log.jsonl       phases and events as they happened, a line each
                               series.csv      a row a sample
+                              capacity.json   how many such guests fit a host, where that is asked
                               series-guests.csv   of several guests: the samples of each
                               summary.json    the figures; not there if the run did not end
                               reports.csv     of a guest that is served over vhost-user: each range
@@ -44,7 +45,11 @@ SERIES_GUESTS: Final = "series-guests.csv"
 SUMMARY: Final = "summary.json"
 REPORTS: Final = "reports.csv"
 REPORT: Final = "report.html"
-_FILES: Final = (SCENARIO, MANIFEST, LOG, SERIES, SERIES_GUESTS, SUMMARY, REPORTS, REPORT)
+CAPACITY: Final = "capacity.json"
+COMPARISON: Final = "comparison.json"  # Of a comparison, whose runs have folders beneath.
+_FILES: Final = (
+    *(SCENARIO, MANIFEST, LOG, SERIES, SERIES_GUESTS, SUMMARY, CAPACITY, REPORTS, REPORT),
+)
 _SAME_SECOND_MAX: Final = 1000
 
 

@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 
 import click
 
+from emulator.commands.capacity import capacity_command
 from emulator.commands.compare import compare_command
 from emulator.commands.guest import guest_group, vhost_user_command
 from emulator.commands.inspect import list_command, report_command, sysinfo_command
@@ -107,6 +108,7 @@ for _command in (
     compare_command,
     scale_command,
     replay_command,
+    capacity_command,
     report_command,
     list_command,
     guest_group,

@@ -21,12 +21,11 @@ from emulator.compare.candidate import Candidate, read_candidates
 from emulator.config.guest import VCPUS_MAX
 from emulator.config.scenario import Scenario, load_scenario
 from emulator.errors import ConfigError, MachineLacks
-from emulator.run_folder import REPORT, RunFolder, write_atomically
+from emulator.run_folder import COMPARISON, REPORT, RunFolder, write_atomically
 
 if TYPE_CHECKING:
     from emulator.compare.comparison import Comparison, MadeRun
 
-COMPARISON: Final = "comparison.json"
 MAIL: Final = "mail.txt"
 _REPEATS_MAX: Final = 1000
 
@@ -80,6 +79,8 @@ def compare_command(
     for candidate in candidates:
         require_mechanism(candidate.mechanism.name, where="--mechanism")
     _require_parts(loaded, candidates, repeat)
+    from emulator.capacity.capacities import require_answer
+
     comparison, folder = _execute(loaded, candidates, repeat, output)
     if as_json:
         from emulator.compare.comparison import to_json
@@ -89,6 +90,7 @@ def compare_command(
         click.echo((folder / MAIL).read_text(encoding="utf-8"), nl=False)
     else:
         _show(comparison, folder)
+    require_answer(comparison.capacity)
     if not comparison.is_sound:
         click.get_current_context().exit(1)
 
@@ -199,6 +201,13 @@ def _write(
         repeats_planned=repeats,
         manifest=folder.read_manifest(),
     )
+    if scenario.capacity is not None:
+        from emulator.capacity.capacities import capacities_of
+        from emulator.capacity.recorded import recorded_in
+
+        recorded = recorded_in(comparison, folder.path)
+        found = capacities_of(recorded, scenario.capacity, seed=scenario.run.seed)
+        comparison = msgspec.structs.replace(comparison, capacity=found)
     write_atomically(folder.path / COMPARISON, to_json(comparison) + "\n")
     _write_pages(comparison, folder.path)
     return comparison

@@ -7,13 +7,13 @@ from typing import Final
 
 import click
 
-from emulator.commands.compare import COMPARISON, show_again
+from emulator.commands.compare import show_again
 from emulator.commands.registries import first_line, managers, mechanisms, workloads
 from emulator.commands.table import aligned
 from emulator.config.scenario import load_scenario, scenario_names
 from emulator.errors import ConfigError
 from emulator.machine_check import Check, check_machine
-from emulator.run_folder import REPORT, RunFolder
+from emulator.run_folder import COMPARISON, REPORT, RunFolder
 from emulator.summary import check, is_sound
 
 _MISSING_EXIT_CODE: Final = 3
@@ -37,6 +37,7 @@ def report_command(folders: tuple[Path, ...], html: Path | None) -> None:
     runs = [RunFolder.open(path) for path in folders]
     read = [(run, run.read_scenario(), run.read_summary(), run.read_series()) for run in runs]
 
+    from emulator.capacity.recorded import capacity_in
     from emulator.commands.console import ResultConsole
     from emulator.report.html import write_report
     from emulator.report.text import render_summary
@@ -44,7 +45,15 @@ def report_command(folders: tuple[Path, ...], html: Path | None) -> None:
     sound, console = True, ResultConsole()
     for run, scenario, summary, series in read:
         results = check(scenario.expect, summary)
-        render_summary(summary, scenario, results, console, series=series, folder=run.path)
+        render_summary(
+            summary,
+            scenario,
+            results,
+            console,
+            series=series,
+            folder=run.path,
+            capacities=capacity_in(run, scenario),
+        )
         sound = sound and is_sound(summary, results)
     page = html or (runs[0].path / REPORT if len(runs) == 1 else Path(REPORT))
     write_report(runs, page)

@@ -1,11 +1,13 @@
 """`scenario` and `replay`: run one scenario into a run folder."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from emulator.commands.options import MechanismName, ScenarioName, changing_options, overrides
 from emulator.commands.registries import require_mechanism, require_names
@@ -18,6 +20,9 @@ from emulator.machine_check import available_bytes
 from emulator.observer import Observer
 from emulator.run_folder import REPORT, RunFolder
 from emulator.summary import Summary, check, check_metric, is_sound, to_json
+
+if TYPE_CHECKING:
+    from emulator.capacity.capacities import CapacityOf
 
 _DEFAULT_SCENARIO = "memhog"
 
@@ -101,6 +106,8 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
     Raises `ConfigError`, `MachineLacks` (both leave no folder behind) and `RunFailed` (the folder
     keeps what was recorded).
     """
+    from emulator.capacity.capacities import require_answer
+    from emulator.capacity.recorded import capacity_in
     from emulator.report.live import make_view
 
     require_runnable(scenario)
@@ -113,19 +120,29 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
             view.phase("writing the report")
             folder.write_summary(summary)
             results = check(scenario.expect, summary)
+            capacities = capacity_in(folder, scenario)
             _write_report([folder], folder.path / REPORT)
     except (KeyboardInterrupt, RunFailed):
         click.echo(f"What was recorded is in {folder.path}", err=True)
         raise
     if as_json:
-        click.echo(to_json(summary))
+        click.echo(_document(summary, capacities))
     else:
         from emulator.commands.console import ResultConsole
         from emulator.report.text import render_summary
 
         series = folder.read_series()
         console = ResultConsole()
-        render_summary(summary, scenario, results, console, series=series, folder=folder.path)
+        render_summary(
+            summary,
+            scenario,
+            results,
+            console,
+            series=series,
+            folder=folder.path,
+            capacities=capacities,
+        )
+    require_answer(capacities)
     if not is_sound(summary, results):
         click.get_current_context().exit(1)
 
@@ -148,6 +165,15 @@ def _record(scenario: Scenario, folder: RunFolder, started: datetime, view: Obse
         if not began or isinstance(error, MechanismFailed):
             folder.discard()
         raise
+
+
+def _document(summary: Summary, capacities: "Sequence[CapacityOf]") -> str:
+    """The summary; how many guests fit stands in it, too, where it was asked."""
+    text = to_json(summary)
+    if not capacities:
+        return text
+    document = {**msgspec.json.decode(text), "capacity": list(capacities)}
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
 def _write_report(folders: list[RunFolder], path: Path) -> None:

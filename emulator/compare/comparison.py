@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from emulator.capacity.capacities import CapacityOf
 from emulator.compare.candidate import Candidate
 from emulator.compare.design import PlannedRun, is_balanced
 from emulator.compare.figures import FIGURES, VIOLATIONS, ComparedFigure, figures_of
@@ -93,6 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     mechanisms: list[ComparedMechanism]
     figures: list[FigureOfAll]
     published: list[PublishedFigure] = []
+    capacity: list[CapacityOf] = []
     runs: list[RunOfComparison] = []
     manifest: dict[str, Any] = {}
 

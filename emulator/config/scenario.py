@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emulator.config.balloon import BalloonConfig, decode_balloon, encode_balloon
+from emulator.config.capacity import CapacityConfig
 from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
 from emulator.config.guest import GuestConfig, decode_guest
@@ -121,6 +122,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     run: RunConfig = RunConfig()
     cost: CostConfig | None = None  # None: in virtual time, work costs nothing.
     compare: CompareConfig = CompareConfig()
+    capacity: CapacityConfig | None = None  # None: it is not asked for.
     expect: tuple[Expectation, ...] = ()
     published: tuple[Published, ...] = ()
     name: str = "scenario"
@@ -166,7 +168,7 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
     guest, host, run = rest.pop("guest", None), rest.pop("host", {}), rest.pop("run", {})
     balloon, cost = rest.pop("balloon", None), rest.pop("cost", None)
     compare, guests = rest.pop("compare", {}), rest.pop("guests", {})
-    cache = rest.pop("page_cache", None)
+    cache, capacity = rest.pop("page_cache", None), rest.pop("capacity", None)
     if guest is None:
         raise ConfigError("guest: missing; the table must be given with memory and vcpus")
     for key in rest:
@@ -184,6 +186,9 @@ def decode_scenario(document: dict[str, Any], *, name: str, source: str) -> Scen
         run=decode_parameters(RunConfig, run, where="run"),
         cost=None if cost is None else decode_parameters(CostConfig, cost, where="cost"),
         compare=decode_parameters(CompareConfig, compare, where="compare"),
+        capacity=None
+        if capacity is None
+        else decode_parameters(CapacityConfig, capacity, where="capacity"),
         expect=tuple(
             decode_expectation(table, where=f"expect.{index}") for index, table in enumerate(expect)
         ),
@@ -216,6 +221,8 @@ def to_toml(scenario: Scenario) -> str:
         own["cost"] = encode_parameters(scenario.cost)
     if scenario.compare.mechanisms:
         own["compare"] = encode_parameters(scenario.compare)
+    if scenario.capacity is not None:
+        own["capacity"] = encode_parameters(scenario.capacity)
     return dumps(
         {
             "question": scenario.question,

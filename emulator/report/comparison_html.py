@@ -7,6 +7,7 @@ from urllib.parse import quote
 from emulator.compare.comparison import Comparison, FigureOfAll
 from emulator.compare.measured import FigureOfMechanism, FoundDifference
 from emulator.report import sections
+from emulator.report.capacity_html import capacity_section
 from emulator.report.comparison_curves import Band
 from emulator.report.comparison_pictures import (
     COST,
@@ -56,6 +57,7 @@ def render_comparison_page(comparison: Comparison, bands: Sequence[Band | None])
     main = [
         _residency(comparison, bands),
         _frontier(comparison),
+        capacity_section(comparison.capacity, "capacity", "h2"),
         _overview(comparison),
         _left_behind(comparison),
         _tables(comparison),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from emulator.compare.comparison import Comparison, FigureOfAll
 from emulator.compare.measured import FoundDifference
+from emulator.report.capacity_words import capacity_lines
 from emulator.report.comparison_curves import Band
 from emulator.report.comparison_words import (
     PLUS_MINUS,
@@ -48,6 +49,7 @@ def mail_text(comparison: Comparison) -> str:
     """The block for a mail: ASCII but for names, no line longer than 72 columns."""
     lines = [
         *_head(comparison),
+        *_capacity(comparison),
         *_left_behind(comparison),
         *_tables(comparison, PLUS_MINUS_ASCII),
         *_published(comparison, PLUS_MINUS_ASCII),
@@ -68,6 +70,7 @@ def render_comparison(
         *_head(comparison),
         *_curves(comparison, bands, BLOCKS if rich_signs else ASCII_BLOCKS),
         *_answer(comparison, plus_minus),
+        *_capacity(comparison),
         *_left_behind(comparison),
         *_tables(comparison, plus_minus),
         *_published(comparison, plus_minus),
@@ -182,6 +185,12 @@ def _figure_row(
 def _row(label: str, base: str, here: str, difference: str) -> str:
     start = f"  {_cut(label, _LABEL - 2):<{_LABEL - 2}}{base:>{_VALUE}}{here:>{_VALUE}}"
     return _cut(f"{start} {difference}".rstrip(), WIDTH)
+
+
+def _capacity(comparison: Comparison) -> list[Line]:
+    if not comparison.capacity:
+        return []
+    return [("", ""), *capacity_lines(comparison.capacity, WIDTH)]
 
 
 def _left_behind(comparison: Comparison) -> Iterator[Line]:

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from emulator.capacity.capacities import CapacityOf
+from emulator.capacity.recorded import capacity_in
 from emulator.config.scenario import Scenario
 from emulator.published import beside_run
 from emulator.report import sections
 from emulator.report.answer import came_back_bytes, came_back_fraction
+from emulator.report.capacity_html import capacity_section
 from emulator.report.free_orders_picture import free_orders_section
 from emulator.report.guests import guests_section
 from emulator.report.markup import Markup, element, joined
@@ -46,6 +49,7 @@ class Run:
     summary: Summary
     series: Sequence[SeriesRow]
     guests: Sequence[Sequence[SeriesRow]]  # Of several guests: the samples of each.
+    capacities: Sequence[CapacityOf]
     results: Sequence[ExpectationResult]
     manifest: Mapping[str, Any]
 
@@ -62,6 +66,7 @@ class Run:
             summary=summary,
             series=folder.read_series() if (folder.path / SERIES).is_file() else [],
             guests=folder.read_guests_series(),
+            capacities=capacity_in(folder, scenario),
             results=check(scenario.expect, summary),
             manifest=folder.read_manifest() if (folder.path / MANIFEST).is_file() else {},
         )
@@ -112,6 +117,15 @@ def whole_page(title: str, body: Markup) -> str:
     return f"<!DOCTYPE html>\n{document}\n"
 
 
+def render_capacity_page(capacities: Sequence[CapacityOf], question: str) -> str:
+    """The page as text, of nothing but how many guests fit."""
+    body = [
+        element("header", element("h1", question)),
+        element("main", capacity_section(capacities, "capacity", "h2")),
+    ]
+    return whole_page(question, joined(body))
+
+
 def _one_run(run: Run, beside: Path) -> Markup:
     header = element(
         "header",
@@ -137,6 +151,7 @@ def _run_sections(run: Run, name: str, beside: Path, heading: str) -> list[Marku
     return [
         sections.memory_over_time(summary, run.series, name, heading),
         guests_section(summary, run.guests, name, heading),
+        capacity_section(run.capacities, f"{name}-capacity", heading),
         free_orders_section(summary, name, heading),
         element("div", pair, class_="pair"),
         sections.verdicts(run.results, heading),

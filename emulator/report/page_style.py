@@ -108,6 +108,7 @@ td.left { text-align: left; white-space: normal; }
 .worse { color: var(--bad); font-weight: 600; }
 .same { color: var(--muted); }
 .mechanism { margin-top: 2.6rem; }
+.capacity h3 { margin-top: 1.8rem; }
 .answers { padding-left: 1.4rem; }
 .answers li, .mechanism h3 { overflow-wrap: anywhere; }
 .wrapped td { white-space: normal; min-width: 5rem; }

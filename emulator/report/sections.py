@@ -31,6 +31,7 @@ RAW_FILES: Final = {
     "summary.json": "all figures",
     "series.csv": "all samples",
     "series-guests.csv": "all samples of each guest",
+    "capacity.json": "how many guests fit",
     "reports.csv": "reported ranges",
     "scenario.toml": "what was run",
     "manifest.json": "machine and versions",

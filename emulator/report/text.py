@@ -15,9 +15,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from emulator.capacity.capacities import CapacityOf
 from emulator.config.scenario import Scenario
 from emulator.published import Beside, beside_run
 from emulator.report.answer import answer
+from emulator.report.capacity_words import WIDTH, capacity_lines
 from emulator.report.expectations import expectation_words
 from emulator.report.guests import guest_rows
 from emulator.report.published import beside_words
@@ -40,10 +42,12 @@ def render_summary(
     *,
     series: Sequence[SeriesRow] = (),
     folder: Path | None = None,
+    capacities: Sequence[CapacityOf] = (),
 ) -> None:
     """Print a run's result to `console`.
 
-    `series` gives the curve, `folder` the closing line; each is left out without it.
+    `series` gives the curve, `capacities` how many guests fit, `folder` the closing line; each is
+    left out without it.
     """
     width = max(40, min(console.width, _WIDTH_MAX))
     lines: list[Text] = [Text()]
@@ -57,6 +61,9 @@ def render_summary(
         lines += [Text(), *_phases(summary.phases, width)]
     if summary.guests:
         lines += [Text(), *_guests(summary, width)]
+    if capacities:
+        fitting = capacity_lines(capacities, max(width, WIDTH))
+        lines += [Text(), *(Text(line, look) for line, look in fitting)]
     if expectations:
         lines += [Text(), *_expectations(expectations, width)]
     if scenario.published:

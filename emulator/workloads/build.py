@@ -4,7 +4,8 @@ Every vCPU does one job after another.  A job reads its source into the page cac
 grows at a pace, single page by single page, writes its assembly into the page cache and exits; an
 assembler does so too, and writes an object file; the assembly is removed.  What a process grew by
 is freed at once when it exits, what is in the cache stays.  When all jobs are done the guest idles,
-the objects are removed (`make clean`), it idles, caches are dropped, and it idles again.
+the objects are removed (`make clean`), it idles, caches are dropped, and it idles again.  With
+several `builds`, the next one begins where caches were dropped, and finds the sources cached.
 
 The defaults are measured: g++ 12 -O2 -g and its assembler on a file of 11 lines that includes eight
 headers of the standard library, on the reference machine.  The compiler grew to 289 MiB and the
@@ -40,8 +41,8 @@ _LARGEST: Final = 7 / 4  # of a process's size, and 1/4 the smallest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """Parameters.  `jobs`: of all vCPUs, shared out evenly; `rate`: at which a process grows; the
-    other sizes are those of a job's processes and files."""
+    """Parameters.  `jobs`: of each build, of all vCPUs, shared out evenly; `rate`: at which a
+    process grows; the other sizes are those of a job's processes and files."""
 
     kind: ClassVar[str] = "build"
     jobs: int = 200
@@ -52,10 +53,13 @@ class Build:
     assembly_bytes: int = 12 << 20
     object_bytes: int = 4400 << 10
     idle_s: float = 10.0  # after the build, after cleaning up and after dropping caches
+    builds: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= 100_000:
             raise ValueError(f"jobs: {self.jobs} is not one of 1 to 100000")
+        if not 1 <= self.builds <= 1000:
+            raise ValueError(f"builds: {self.builds} is not one of 1 to 1000")
         for name in ("compiler", "assembler", "source", "assembly", "object"):
             size = getattr(self, f"{name}_bytes")
             if size < PAGE_SIZE or size % PAGE_SIZE:
@@ -95,17 +99,43 @@ class Build:
         )
 
     async def run(self, vcpu: Vcpu, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Compile, idle, clean, idle, drop caches, idle."""
-        progress = arrays["progress"][vcpu.index]
+        """Compile, idle, clean, idle, as often as there are builds; drop caches, idle."""
         jobs = len(range(vcpu.index, self.jobs, vcpu.nr_cpus))
         sources = _Files(vcpu, jobs, self.source_bytes)
         objects = _Files(vcpu, jobs, self.object_bytes)
         assembly = _Files(vcpu, 1, self.assembly_bytes)
+        rng = np.random.default_rng(vcpu.random_state)
+        for number in range(1, self.builds + 1):
+            of = f" {number}" if self.builds > 1 else ""
+            await vcpu.barrier()
+            vcpu.phase(f"build{of}")
+            sizes = rng.uniform(2 - _LARGEST, _LARGEST, jobs)
+            files = (sources if number == 1 else None, assembly, objects)
+            await self._build(vcpu, sizes, files, arrays["progress"][vcpu.index])
+            await vcpu.barrier()
+            await self._idle(vcpu, f"built{of}")
+            vcpu.phase(f"clean{of}")
+            await objects.remove()
+            await vcpu.barrier()
+            await self._idle(vcpu, f"cleaned{of}")
+        vcpu.phase("drop caches")
+        await sources.remove()
         await vcpu.barrier()
-        vcpu.phase("build")
+        await self._idle(vcpu, "dropped")
+
+    async def _build(
+        self,
+        vcpu: Vcpu,
+        sizes: npt.NDArray[np.float64],
+        files: "tuple[_Files | None, _Files, _Files]",
+        progress: Any,
+    ) -> None:
+        """This vCPU's jobs; `files`: sources unless they are cached, assembly, objects."""
+        sources, assembly, objects = files
         progress["began_ns"] = round(vcpu.clock.now_s() * 1e9)
-        for size in np.random.default_rng(vcpu.random_state).uniform(2 - _LARGEST, _LARGEST, jobs):
-            await sources.write()
+        for size in sizes:
+            if sources is not None:
+                await sources.write()
             done = await self._run_process(vcpu, self.compiler_bytes * size)
             await assembly.write()
             done = await self._run_process(vcpu, self.assembler_bytes * size) and done
@@ -114,16 +144,6 @@ class Build:
             progress["jobs"] += done
             progress["out_of_memory"] += not done
         progress["ended_ns"] = round(vcpu.clock.now_s() * 1e9)
-        await vcpu.barrier()
-        await self._idle(vcpu, "built")
-        vcpu.phase("clean")
-        await objects.remove()
-        await vcpu.barrier()
-        await self._idle(vcpu, "cleaned")
-        vcpu.phase("drop caches")
-        await sources.remove()
-        await vcpu.barrier()
-        await self._idle(vcpu, "dropped")
 
     async def _run_process(self, vcpu: Vcpu, size_bytes: float) -> bool:
         """One process's life; False: it ran out of memory and was ended."""
@@ -142,7 +162,7 @@ class Build:
     def figures(
         self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
     ) -> dict[str, float | int | str | None]:
-        """How long the build took: from the first compiler's start to the last one's exit."""
+        """How long the last build took: from the first compiler's start to the last one's exit."""
         progress = arrays["progress"]
         ended_ns = int(progress["ended_ns"].max())
         build_s = (ended_ns - int(progress["began_ns"].min())) / 1e9

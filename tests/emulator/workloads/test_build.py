@@ -22,6 +22,7 @@ KIB = 1 << 10
         ({"jobs": 0}, "jobs: 0 is not one of 1 to 100000"),
         ({"compiler": "1000"}, "compiler: 1000 bytes are not whole pages of 4KiB, one or more"),
         ({"object": "0"}, "object: 0 bytes are not whole pages of 4KiB, one or more"),
+        ({"builds": 0}, "builds: 0 is not one of 1 to 1000"),
         ({"rate": "0"}, "rate: must be above 0"),
         ({"size": "4KiB"}, "size: unknown key"),
     ],
@@ -52,6 +53,23 @@ def test_files_stay_until_they_are_removed_and_processes_do_not() -> None:
     assert summary.workload["jobs"] == 6
     assert summary.workload["out_of_memory"] == 0
     # Two operations a page: each was allocated and freed.
+    assert summary.vcpus.operations == 2 * (summary.oracle.pages_checked or 0)
+
+
+def test_the_next_build_writes_its_objects_anew_and_finds_its_sources_cached() -> None:
+    scenario = small("build", "mechanism={name='off'}", "guest.vcpus=1", "workload.builds=2")
+    summary = simulate(scenario).summary
+    operations = {phase.name: phase.operations or 0 for phase in summary.phases}
+    named = [f"{name} {number}" for number in (1, 2) for name in ("build", "built", "clean")]
+    assert [name for name in operations if "cleaned" not in name] == [
+        *named,
+        "drop caches",
+        "dropped",
+    ]
+    six_files = 6 * (64 * KIB // PAGE_SIZE)
+    assert operations["clean 1"] == operations["clean 2"] == six_files
+    assert operations["drop caches"] == six_files
+    assert summary.workload["jobs"] == 12
     assert summary.vcpus.operations == 2 * (summary.oracle.pages_checked or 0)
 
 
