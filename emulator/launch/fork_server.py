@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext
@@ -25,6 +26,9 @@ FOLDER_VARIABLE: Final = "EMULATOR_FORK_SERVER_FOLDER"  # Holds its socket and t
 FIFO: Final = "loaded"
 
 _QUIET_TRACKER: Final = "ignore::UserWarning:multiprocessing.resource_tracker"
+
+_SOCKET_PATH_BYTES_MAX: Final = 107  # unix(7): sun_path, with the zero at its end
+_SOCKET_IN_FOLDER: Final = "/pymp-12345678/listener-12345678"
 
 _loading_fd: int | None = None
 
@@ -41,11 +45,31 @@ def start_fork_server(*scenarios: Scenario) -> ForkServerContext:
     # Besides, it unblocks signals when it starts, so it comes before the fork server.
     with _environment(PYTHONWARNINGS=_QUIET_TRACKER):
         resource_tracker.ensure_running()
-    folder = util.get_temp_dir()
+    folder = _server_folder()
     preload = json.dumps([to_toml(scenario) for scenario in scenarios])
     with _environment(**{PRELOAD_VARIABLE: preload, FOLDER_VARIABLE: folder}):
         _start(Path(folder) / FIFO)
     return context
+
+
+def _server_folder() -> str:
+    """multiprocessing's temporary folder; where TMPDIR is too long for a socket's name, in /tmp.
+
+    From Python 3.14 on it looks to that itself.
+    """
+    given = tempfile.gettempdir()
+    if socket_has_room(given):
+        return util.get_temp_dir()
+    tempfile.tempdir = "/tmp"
+    try:
+        return util.get_temp_dir()
+    finally:
+        tempfile.tempdir = given
+
+
+def socket_has_room(folder: str) -> bool:
+    """Whether the fork server's socket can have a name in that temporary folder."""
+    return len(os.fsencode(folder + _SOCKET_IN_FOLDER)) <= _SOCKET_PATH_BYTES_MAX
 
 
 def _start(fifo: Path) -> None:

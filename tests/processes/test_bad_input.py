@@ -2,11 +2,14 @@
 
 import gzip
 from pathlib import Path
+from socket import AF_UNIX, socket
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner
 
 from emulator.commands.application import cli
+from emulator.launch.fork_server import socket_has_room
 from tests.support.programs import program
 
 EVENT = (
@@ -60,3 +63,26 @@ def test_bad_input_ends_the_processes_that_load_already(
         assert ended.lines[0].startswith("Error: ") and message in ended.lines[0]
         assert list(tmp_path.glob("runs/*")) == []
         running.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_a_long_name_of_the_temporary_folder_is_no_hindrance(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    bad = ("scenario", "--set", "mechanism.order=11", "--launcher", "processes")
+    with program(tmp_path, *bad, TMPDIR=str(folder)) as running:
+        ended = running.wait_ended()
+        assert (ended.exit_code, len(ended.lines)) == (2, 1), ended
+        assert list(folder.iterdir()) == []
+        running.assert_nothing_left()
+
+
+def test_the_longest_name_that_a_socket_can_have() -> None:
+    room = 107 - len("/pymp-12345678/listener-12345678")
+    with TemporaryDirectory(dir="/tmp", prefix="") as parent:
+        folder = Path(parent, "b" * (room - len(parent) - 1))
+        (folder / "pymp-12345678").mkdir(parents=True)
+        with socket(AF_UNIX) as listener:
+            listener.bind(str(folder / "pymp-12345678" / "listener-12345678"))
+        assert socket_has_room(str(folder))
+        assert not socket_has_room(f"{folder}c")

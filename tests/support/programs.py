@@ -1,9 +1,11 @@
 """`python -m emulator` as a user starts it, in a session of its own, and what it leaves behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,8 +40,7 @@ class Program:
         **environment: str,
     ) -> None:
         self.folder = folder
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
+        self.temporary = Path(tempfile.mkdtemp())  # Short, for the names of sockets in it.
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -136,3 +137,4 @@ def program(folder: Path, *arguments: str, **options: object) -> Iterator[Progra
     finally:
         for pid in running.members():
             os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(running.temporary, ignore_errors=True)
