@@ -27,8 +27,9 @@ FILES = [
 @pytest.mark.skipif(interpreted(), reason="compiles by itself")
 @pytest.mark.parametrize("variable", ["NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT"])
 def test_the_same_results(variable: str) -> None:
+    options = ["-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *FILES],
+        [sys.executable, "-m", "pytest", *options, *FILES],
         cwd=ROOT,
         env={**os.environ, variable: "1"},
         stdout=subprocess.PIPE,
