@@ -25,7 +25,7 @@ from emulator.compare.measured import (
     value_of,
 )
 from emulator.compare.published import PublishedFigure, beside_comparison
-from emulator.compare.statistics import each_of
+from emulator.compare.statistics import PAIRS_MIN, each_of
 from emulator.config.scenario import Scenario
 from emulator.errors import ConfigError
 from emulator.summary import Summary, decode_document, lookup
@@ -205,7 +205,7 @@ def _intervals_of_each(rows: Sequence[Sequence[Values]]) -> int:
     counts = [0] * (len(rows[0]) - 1)
     for row in rows:
         for number, pairs in enumerate(_all_pairs(row)):
-            counts[number] += len(pairs) > 1
+            counts[number] += len(pairs) >= PAIRS_MIN
     return max(counts)
 
 

@@ -22,6 +22,8 @@ class FoundDifference(msgspec.Struct, frozen=True, kw_only=True):
 
     mean: float
     half_width: float | None
+    least: float  # Of the single differences.
+    most: float
     low: float | None
     high: float | None
     fraction: float | None  # Of the baseline's mean; None where that is 0.
@@ -35,7 +37,7 @@ class FoundDifference(msgspec.Struct, frozen=True, kw_only=True):
 class FigureOfMechanism(msgspec.Struct, frozen=True, kw_only=True):
     """One figure of one mechanism: the value of each repeat, their mean, least and largest.
 
-    `half_width`: of the 95 % interval of this mean alone, for pictures; None for a single value.
+    `half_width`: of the 95 % interval of this mean alone, for pictures; None for too few values.
     """
 
     values: list[float | None]

@@ -118,10 +118,13 @@ def _frontier(comparison: Comparison) -> Markup:
     best = listed([labels[number] for number in found.best])
     missing = [label for label, f in zip(labels, price.mechanisms, strict=True) if f.mean is None]
     is_cost = found.metric == COST
+    drawn = (*price.mechanisms, *comparison.figure(FOOTPRINT).mechanisms)
+    known = any(one.half_width for one in drawn)
+    own = " with their own 95 % intervals" if known else ""
     caption = (
         f"{'CPU time per GiB returned' if is_cost else 'Operations per second'} over footprint: "
-        f"better is to the left and {'down' if is_cost else 'up'}. Large marks are means with "
-        f"their own 95 % intervals, small ones single runs. No other mechanism has a better mean "
+        f"better is to the left and {'down' if is_cost else 'up'}. Large marks are means"
+        f"{own}, small ones single runs. No other mechanism has a better mean "
         f"in both than {best} (filled, joined by a line)."
     )
     if not is_cost:
@@ -197,7 +200,8 @@ def _difference_cell(figure: FigureOfAll, found: FoundDifference | None) -> Mark
     difference = difference_text(figure.metric, found)
     words = verdict_text(figure.metric, found).replace(difference, _tight(difference))
     words = f"{words} {quality_text(found)}".strip()
-    exact = f"{exact_text(found.low, '')} to {exact_text(found.high, '')}"
+    low, high = (found.least, found.most) if found.low is None else (found.low, found.high)
+    exact = f"{exact_text(low, '')} to {exact_text(high, '')}"
     return element("td", words, class_=kind, title=exact)
 
 

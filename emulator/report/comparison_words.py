@@ -13,7 +13,7 @@ from emulator.compare.comparison import Comparison, FigureOfAll
 from emulator.compare.design import design_repeats
 from emulator.compare.measured import FigureOfMechanism, FoundDifference
 from emulator.compare.published import PublishedFigure
-from emulator.compare.statistics import widths_per_spread
+from emulator.compare.statistics import PAIRS_MIN, widths_per_spread
 from emulator.report.published import measured_words, missing_words
 from emulator.report.wording import (
     NOT_MEASURED,
@@ -62,6 +62,7 @@ PLUS_MINUS_ASCII: Final = "+-"
 
 _REPEATS_FEW: Final = 6
 _NEGLIGIBLE: Final = 1e-9  # Of a per cent: rounding of equal differences.
+_TENTHS_MAX: Final = 99.95  # Per cent; above, a range is given without tenths.
 _FRACTION_MAX: Final = 10.0  # Above 1000 % a difference is given in the figure's own unit.
 
 
@@ -85,24 +86,29 @@ def value_text(metric: str, value: float | None) -> str:
 
 def difference_text(metric: str, found: FoundDifference, plus_minus: str = PLUS_MINUS) -> str:
     """A difference with its interval: `-50.2 ±1.1 %`, or in the figure's unit where the baseline
-    is 0 or the difference more than tenfold: `+16 MiB ±2 MiB`.  `equal`: in every pair."""
+    is 0 or the difference more than tenfold: `+16 MiB ±2 MiB`.  `equal`: in every pair.  Too few
+    pairs for an interval have theirs beside the mean: `-50.2 % (-51.0..-49.4)`."""
     if found.half_width == 0 and found.mean == 0:
         return "equal"
     if found.fraction is not None and abs(found.fraction) <= _FRACTION_MAX:
-        return _percent(found.fraction, found.half_width_fraction, plus_minus)
+        return _percent(found, found.fraction, plus_minus)
     mean = f"{'-' if found.mean < 0 else '+'}{value_text(metric, abs(found.mean))}"
     if found.half_width is None:
-        return f"{mean} (one pair)"
+        return f"{mean} ({'one pair' if found.pairs == 1 else f'{found.pairs} pairs'})"
     return f"{mean} {plus_minus}{value_text(metric, found.half_width)}"
 
 
-def _percent(fraction: float, half_fraction: float | None, plus_minus: str) -> str:
-    half = None if half_fraction is None else half_fraction * 100
+def _percent(found: FoundDifference, fraction: float, plus_minus: str) -> str:
+    half = None if found.half_width_fraction is None else found.half_width_fraction * 100
     decimals = 1 if half is None or half < 10 else 0
     percent = round(fraction * 100, decimals) + 0.0  # Adding 0 makes -0 a 0.
     mean = f"{percent:+.{decimals}f}"
     if half is None:
-        return f"{mean} % (one pair)"
+        if found.pairs == 1 or found.mean == 0:
+            return f"{mean} % ({'one pair' if found.pairs == 1 else f'{found.pairs} pairs'})"
+        ends = [100 * fraction * one / found.mean for one in (found.least, found.most)]
+        decimals = 1 if max(map(abs, ends)) < _TENTHS_MAX else 0
+        return f"{mean} % ({ends[0]:+.{decimals}f}..{ends[1]:+.{decimals}f})"
     if half < _NEGLIGIBLE:
         return f"{mean} {plus_minus}0 %"
     shown = math.ceil(half * 10**decimals) / 10**decimals  # Never narrower than it is.
@@ -179,7 +185,8 @@ def method_text(comparison: Comparison, plus_minus: str = PLUS_MINUS) -> list[st
     """How the comparison was made and is to be read, in sentences."""
     repeats, mechanisms = comparison.repeats, len(comparison.mechanisms)
     sentences = []
-    if repeats > 1:
+    is_constant = all(_is_one_value(found.values) for found in _all_values(comparison))
+    if repeats >= PAIRS_MIN or (repeats > 1 and is_constant):
         sentences.append(
             f"Differences are to {comparison.baseline.label}: the mean of the paired differences "
             f"{plus_minus} half the width of its interval (Student's t; "
@@ -190,6 +197,11 @@ def method_text(comparison: Comparison, plus_minus: str = PLUS_MINUS) -> list[st
     else:
         sentences.append(
             "One run of each has no interval, so that no difference can be claimed; repeat it."
+            if repeats == 1
+            else f"{repeats} runs of each have no interval that says anything, so that no "
+            f"difference can be claimed where they differ: the mean difference to "
+            f"{comparison.baseline.label} is shown with the least and the most; give --repeat "
+            f"{_REPEATS_FEW} or so."
         )
     floors = sorted({figure.floor_fraction for figure in comparison.figures})
     sentences.append(
@@ -210,8 +222,7 @@ def method_text(comparison: Comparison, plus_minus: str = PLUS_MINUS) -> list[st
         f"Pairs have the same seed and lie in the same repeat; the order is a Williams design, "
         f"interleaved: {balance}."
     )
-    is_constant = all(_is_one_value(found.values) for found in _all_values(comparison))
-    if 1 < repeats < _REPEATS_FEW and not is_constant:
+    if PAIRS_MIN <= repeats < _REPEATS_FEW and not is_constant:
         widths = [widths_per_spread(comparison.confidence_each, n) for n in (repeats, 2 * repeats)]
         sentences.append(
             f"{repeats} repeats are few: with {2 * repeats} the same noise would give intervals "
@@ -257,14 +268,14 @@ def groups(
     found: dict[str, list[tuple[FigureOfAll, FoundDifference | None]]] = {
         "Differences": [],
         "No difference detected": [],
-        "One pair only: no interval": [],
+        "Too few pairs for an interval": [],
         "Not measured in both, and so not compared": [],
     }
     differing, none, single, lonely = found
     for figure in comparison.figures:
         difference = figure.mechanisms[number].difference
         if difference is not None:
-            kind = {"no difference detected": none, "one pair only": single}
+            kind = {"no difference detected": none, "too few pairs": single}
             found[kind.get(difference.verdict, differing)].append((figure, difference))
         elif figure.mechanisms[0].mean is not None or figure.mechanisms[number].mean is not None:
             found[lonely].append((figure, None))

@@ -81,7 +81,7 @@ def test_a_failed_run_ends_its_mechanism_and_no_other(comparison: Comparison) ->
     footprint = comparison.figure("host.footprint_gib_min").mechanisms[3]
     assert footprint.values == [0.7, None, None, None]
     assert footprint.difference is not None
-    assert (footprint.difference.pairs, footprint.difference.verdict) == (1, "one pair only")
+    assert (footprint.difference.pairs, footprint.difference.verdict) == (1, "too few pairs")
     assert all(mechanism.failure is None for mechanism in comparison.mechanisms[:3])
     assert not comparison.is_sound
     assert not comparison.is_balanced  # Four repeats of four would be.
@@ -116,7 +116,7 @@ def test_one_run_of_each_claims_nothing(tmp_path: Path) -> None:
         for found in figure.mechanisms
         if found.difference is not None
     }
-    assert verdicts == {"one pair only"}
+    assert verdicts == {"too few pairs"}
     assert comparison.intervals == 0
 
 

@@ -26,16 +26,19 @@ def comparison(tmp_path: Path) -> Comparison:
     return sample_comparison(tmp_path)
 
 
-def found(mean: float, half_width: float | None, of: float) -> FoundDifference:
+def found(mean: float, half_width: float | None, of: float, pairs: int = 1) -> FoundDifference:
+    """Of several pairs, the least and the most are a tenth apart from the mean."""
     return FoundDifference(
         mean=mean,
         half_width=half_width,
+        least=mean - 0.1 * abs(mean),
+        most=mean + 0.1 * abs(mean),
         low=None,
         high=None,
         fraction=mean / of if of else None,
         half_width_fraction=half_width / of if of and half_width is not None else None,
         floor=0.0,
-        pairs=2,
+        pairs=pairs,
         verdict="less",
         is_better=True,
     )
@@ -48,6 +51,9 @@ def found(mean: float, half_width: float | None, of: float) -> FoundDifference:
         ("host.footprint_gib_min", found(-0.502, 0.1209, 1.0), "-50 ±13 %"),
         ("host.footprint_gib_min", found(-0.5, 0.0, 1.0), "-50.0 ±0 %"),
         ("host.footprint_gib_min", found(-0.5, None, 1.0), "-50.0 % (one pair)"),
+        ("host.footprint_gib_min", found(-0.5, None, 1.0, 2), "-50.0 % (-55.0..-45.0)"),
+        ("host.footprint_gib_min", found(0.0, None, 1.0, 2), "+0.0 % (2 pairs)"),
+        ("stranded.percpu_bytes", found(16 << 20, None, 0.0, 2), "+16 MiB (2 pairs)"),
         ("host.footprint_gib_min", found(0.0, 0.0, 1.0), "equal"),
         ("host.footprint_gib_min", found(-0.0001, 0.2, 1.0), "+0 ±20 %"),
         ("stranded.percpu_bytes", found(16 << 20, 2 << 20, 0.0), "+16 MiB ±2 MiB"),
@@ -124,9 +130,20 @@ def test_the_terminal_shows_curves_and_answer_in_80_columns(
 
 def test_one_run_of_each_claims_nothing_in_words(tmp_path: Path) -> None:
     mail = mail_text(sample_comparison(tmp_path, repeats=1))
-    assert "One pair only: no interval" in mail
+    assert "Too few pairs for an interval" in mail
     assert "One run of each has no interval" in mail
     assert "better" not in mail and "worse" not in mail
+
+
+def test_two_runs_of_each_show_both_and_claim_nothing_in_words(tmp_path: Path) -> None:
+    comparison = sample_comparison(tmp_path, repeats=2)
+    mail = mail_text(comparison)
+    # Footprints 1.0 and 1.1 against 0.52 and 0.6: -0.48 and -0.5, of 1.05 on average.
+    assert re.search(r"footprint, GiB min +1\.05 +0\.56 -46\.7 % \(-47\.6\.\.-45\.7\)", mail)
+    assert "2 runs of each have no interval that says anything" in " ".join(mail.split())
+    assert "better" not in mail and "worse" not in mail and "+-" not in mail
+    page = render_comparison_page(comparison, residency_bands(comparison, tmp_path))
+    assert "95 % intervals" not in page
 
 
 def test_the_command_is_one_command_for_a_shell() -> None:

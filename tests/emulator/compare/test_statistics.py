@@ -93,7 +93,8 @@ def test_pairing_takes_out_what_both_of_a_pair_share() -> None:
         ([-5.0, -5.1, -4.9, -5.0], 0.06, "no difference detected"),
         ([7.0, 7.0], 0.01, "more"),  # The same in every pair.
         ([0.0, 0.0], 0.0, "no difference detected"),
-        ([1000.0], 0.01, "one pair only"),
+        ([7.0, 8.0], 0.01, "too few pairs"),
+        ([1000.0], 0.01, "too few pairs"),
     ],
 )
 def test_verdicts(differences: list[float], floor_fraction: float, verdict: str) -> None:
@@ -101,7 +102,9 @@ def test_verdicts(differences: list[float], floor_fraction: float, verdict: str)
     other = [x + d for x, d in zip(baseline, differences, strict=True)]
     found = paired_difference(baseline, other, confidence=0.95, floor_fraction=floor_fraction)
     assert found.verdict == verdict
-    assert (found.half_width is None) == (len(differences) == 1)
+    assert (found.half_width is None) == (verdict == "too few pairs")
+    assert found.least == pytest.approx(min(differences))
+    assert found.most == pytest.approx(max(differences))
 
 
 def test_pairs_must_be_pairs() -> None:
