@@ -8,16 +8,17 @@ are compared within a repetition; the spread is that of these differences.
 import math
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from emulator.compare.candidate import Candidate, read_candidate
 from emulator.config.guest import LARGEST_BLOCK_BYTES
 from emulator.config.published import Published
 from emulator.config.requirements import require_memory
-from emulator.config.scenario import Scenario, with_mechanism
+from emulator.config.scenario import Scenario
 from emulator.config.units import write_size
 from emulator.errors import ConfigError
 from emulator.machine_check import available_bytes
@@ -104,15 +105,18 @@ def run_scale(
 ) -> ScaleTable:
     """Run `scenario` for each of `vcpus` under each of `mechanisms`, `repeats` times.
 
+    mechanisms: as `--mechanism` names them, also with parameters
+
     The baseline is `off` if it is among the mechanisms, else the first of them.  A guest whose
     memory is too small for so many vCPUs gets more, which a note says.  Raises as `runner.run`.
     """
-    under = [with_mechanism(scenario, name) for name in mechanisms]
-    baseline = BASELINE if BASELINE in mechanisms else mechanisms[0]
+    candidates = [read_candidate(text, scenario) for text in mechanisms]
+    under = {one.label: _under(scenario, one) for one in candidates}
+    baseline = BASELINE if BASELINE in under else candidates[0].label
     if scenario.run.launcher == "processes":
         from emulator.launch.fork_server import start_fork_server
 
-        start_fork_server(*under)
+        start_fork_server(*under.values())
     rows: list[ScaleRow] = []
     notes: list[str] = []
     figures: set[str] = set()
@@ -123,7 +127,7 @@ def run_scale(
                 f"{counted(count, 'vCPU')} had a guest of {write_size(memory_bytes)}: the "
                 f"scenario's {write_size(scenario.guest.memory_bytes)} are too small for them"
             )
-        sized = [_sized(one, count, memory_bytes) for one in under]
+        sized = {label: _sized(one, count, memory_bytes) for label, one in under.items()}
         summaries = _run_in_turns(sized, repeats, observer)
         figures |= {figure_of(one)[0] for each in summaries.values() for one in each}
         rows += _rows(summaries, baseline, memory_bytes)
@@ -134,7 +138,7 @@ def run_scale(
         launcher=scenario.run.launcher,
         ram=scenario.guest.ram,
         repeats=repeats,
-        baseline=baseline if len(mechanisms) > 1 else None,
+        baseline=baseline if len(under) > 1 else None,
         rows=rows,
         notes=notes,
         published=[
@@ -169,6 +173,10 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(median=statistics.median(found), min=min(found), max=max(found))
 
 
+def _under(scenario: Scenario, candidate: Candidate) -> Scenario:
+    return msgspec.structs.replace(scenario, mechanism=candidate.mechanism)
+
+
 def _memory_for(scenario: Scenario, vcpus: int) -> int:
     """The scenario's memory, or as much more as its workload needs with so many vCPUs."""
     memory_bytes = scenario.guest.memory_bytes
@@ -196,18 +204,19 @@ def _sized(scenario: Scenario, vcpus: int, memory_bytes: int) -> Scenario:
 
 
 def _run_in_turns(
-    scenarios: Sequence[Scenario], repeats: int, observer: Observer
+    scenarios: Mapping[str, Scenario], repeats: int, observer: Observer
 ) -> dict[str, list[Summary]]:
-    """The summaries by mechanism, one a repetition."""
-    found: dict[str, list[Summary]] = {one.mechanism.name: [] for one in scenarios}
+    """The summaries by the mechanism's label, as `scenarios`, one a repetition."""
+    found: dict[str, list[Summary]] = {label: [] for label in scenarios}
+    turns = list(scenarios.items())
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         for repeat in range(repeats):
-            for one in scenarios if repeat % 2 == 0 else scenarios[::-1]:
-                name, vcpus = one.mechanism.name, counted(one.guest.vcpus, "vCPU")
-                title = f"{vcpus}, {Path(name).name}, {repeat + 1} of {repeats}"
+            for label, one in turns if repeat % 2 == 0 else turns[::-1]:
+                vcpus = counted(one.guest.vcpus, "vCPU")
+                title = f"{vcpus}, {Path(label).name}, {repeat + 1} of {repeats}"
                 observer.phase(title)
                 summary = run(one, output=Path(folder), observer=_OneRun(title, observer))
-                found[name].append(summary)
+                found[label].append(summary)
     return found
 
 
@@ -237,13 +246,13 @@ def _rows(summaries: dict[str, list[Summary]], baseline: str, memory_bytes: int)
 
 def _beside(
     published: Published,
-    scenarios: Sequence[Scenario],
+    scenarios: Mapping[str, Scenario],
     rows: Sequence[ScaleRow],
     *,
     figure: str,
     baseline: str,
 ) -> ScalePublished:
-    names = [one.mechanism.name for one in scenarios if is_under(published, one.mechanism)]
+    names = [label for label, one in scenarios.items() if is_under(published, one.mechanism)]
     found = [row for row in rows if published.vcpus in (None, row.vcpus) and row.mechanism in names]
     if published.metric is None:
         why = "the emulator has no such figure"

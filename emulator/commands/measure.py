@@ -19,6 +19,7 @@ from emulator.commands.options import (
 from emulator.commands.registries import require_mechanism
 from emulator.commands.run import require_runnable
 from emulator.commands.table import aligned
+from emulator.compare.candidate import Candidate, read_candidate
 from emulator.config.scenario import load_scenario
 from emulator.errors import ConfigError
 from emulator.report.wording import NOT_MEASURED, counted
@@ -44,7 +45,8 @@ _LISTS: Final = ("values", "differences")  # Of single runs: in the JSON documen
     "mechanisms",
     type=MechanismName(),
     multiple=True,
-    help="A mechanism to run it under; repeatable.  [default: off and the scenario's own]",
+    help="A mechanism to run it under, also as NAME(KEY=VALUE,...); repeatable.  "
+    "[default: off and the scenario's own]",
 )
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True)
 @changing_options
@@ -70,9 +72,9 @@ def scale_command(
         raise ConfigError("--json and --csv: choose one of them")
     loaded = load_scenario(scenario, overrides(settings, **options))
     require_runnable(loaded)
-    for name in mechanisms:
-        require_mechanism(name, where="--mechanism")
     names = list(dict.fromkeys(mechanisms or (_BASELINE, loaded.mechanism.name)))
+    for text in names:
+        _require(read_candidate(text, loaded))
     with make_view(sys.stderr, memory_bytes=loaded.guest.memory_bytes) as view:
         view.phase("loading")
         from emulator.scale import run_scale
@@ -84,6 +86,17 @@ def scale_command(
         click.echo(_json(table) if as_json else "\n".join(scale_lines(table)))
     if any(row.violations for row in table.rows):
         click.get_current_context().exit(1)
+
+
+def _require(candidate: Candidate) -> None:
+    """Raise ConfigError for a mechanism that is not there, or has no such parameters."""
+    from emulator.guest.hinting.registry import load_mechanism, source_of
+
+    name = candidate.mechanism.name
+    require_mechanism(name, where="--mechanism")
+    if source_of(name) is None:  # A user's own is loaded where its kernels are, by the run.
+        where = f"--mechanism {candidate.label.partition('(')[0]}"
+        load_mechanism(name, candidate.mechanism.parameters, where=where)
 
 
 @click.command("bench", short_help="Measure how fast each part is on this machine.")

@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from emulator.commands.registries import mechanisms
+from emulator.compare.candidate import settings_of
 from emulator.config.guest import VCPUS_MAX
 from emulator.config.scenario import scenario_names
 from emulator.config.toml import write_string
@@ -29,7 +30,7 @@ class ScenarioName(click.ParamType):  # type: ignore[type-arg]  # Not generic be
 
 
 class MechanismName(click.ParamType):  # type: ignore[type-arg]  # Not generic before click 8.4.
-    """A mechanism's name, or FILE:CLASS; checked when the scenario is known."""
+    """A mechanism's name or FILE:CLASS, also with parameters; checked when the scenario is."""
 
     name = "name or file:class"
 
@@ -104,9 +105,10 @@ def overrides(
     seed: int | None = None,
 ) -> list[str]:
     """The options as overrides of a scenario's keys; what `--set` says comes last."""
-    texts = {"mechanism.name": mechanism, "guest.memory": memory, "run.launcher": launcher}
+    texts = {"guest.memory": memory, "run.launcher": launcher}
     numbers = {"guest.vcpus": vcpus, "run.seed": seed}
     return [
+        *([] if mechanism is None else settings_of(mechanism)),
         *(f"{key}={write_string(text)}" for key, text in texts.items() if text is not None),
         *(f"{key}={number}" for key, number in numbers.items() if number is not None),
         *settings,

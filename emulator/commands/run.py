@@ -38,7 +38,11 @@ def _running_options(command: Any) -> Any:
         ),
         changing_options,
         click.option("--vcpus", type=click.IntRange(1, VCPUS_MAX), help="The guest's processors."),
-        click.option("--mechanism", type=MechanismName(), help="How free memory is given back."),
+        click.option(
+            "--mechanism",
+            type=MechanismName(),
+            help="How free memory is given back; also as NAME(KEY=VALUE,...).",
+        ),
     ):
         command = option(command)
     return command

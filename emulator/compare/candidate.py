@@ -1,10 +1,10 @@
-"""What is compared: a mechanism with its parameters, as `--mechanism` names it.
+"""A mechanism with its parameters, as `--mechanism` names it: to run, to compare, to scale.
 
     off    page_reporting    page_reporting(order=0,delay=100ms)    ./mine.py:Mine(limit=3)    all
 
 Parameters are written as for `--set`.  Without any, and for what is not named, a mechanism has its
 defaults, but the scenario's own mechanism has what the scenario says.  `all` is every mechanism
-that comes with the emulator.
+that comes with the emulator, in a comparison.
 """
 
 import re
@@ -46,7 +46,7 @@ def read_candidates(
     """
     found: dict[str, Candidate] = {}
     for text in texts:
-        candidate = _read(text, scenario)
+        candidate = read_candidate(text, scenario)
         if candidate.label in found and candidate.label != ALL:
             raise ConfigError(
                 f"--mechanism {candidate.label}: named twice; name another one, or the same with "
@@ -56,7 +56,9 @@ def read_candidates(
     candidates: list[Candidate] = []
     for label, candidate in found.items():
         if label == ALL:
-            candidates += [_read(name, scenario) for name in registered if name not in found]
+            candidates += [
+                read_candidate(name, scenario) for name in registered if name not in found
+            ]
         else:
             candidates.append(candidate)
     if len(candidates) < 2:
@@ -67,7 +69,35 @@ def read_candidates(
     return candidates
 
 
-def _read(text: str, scenario: Scenario) -> Candidate:
+def read_candidate(text: str, scenario: Scenario) -> Candidate:
+    """The candidate that `text` names.  Raises ConfigError for text that cannot be read."""
+    name, pairs = _parse(text)
+    label = name if pairs is None else f"{name}({','.join(f'{k}={v}' for k, v in pairs)})"
+    file, colon, cls = name.rpartition(":")
+    if colon:
+        name = f"{Path(file).resolve()}:{cls}"
+    own = scenario.mechanism
+    document: dict[str, Any] = {"mechanism": {"name": own.name, **own.parameters}}
+    apply_overrides(document, _settings(name, pairs or []))
+    table = document["mechanism"]
+    return Candidate(
+        label=label, mechanism=MechanismConfig(name=table.pop("name"), parameters=table)
+    )
+
+
+def settings_of(text: str) -> list[str]:
+    """`--mechanism` as `--set` would have it.  Raises ConfigError for text that cannot be read."""
+    name, pairs = _parse(text)
+    return _settings(name, pairs or [])
+
+
+def _settings(name: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    settings = [f"mechanism.{key}={value}" for key, value in pairs]
+    return [f"mechanism.name={write_string(name)}", *settings]
+
+
+def _parse(text: str) -> tuple[str, list[tuple[str, str]] | None]:
+    """The name, and the parameters if there are brackets."""
     match = _CANDIDATE.fullmatch(text)
     if match is None or not text.isprintable():
         raise ConfigError(
@@ -77,19 +107,7 @@ def _read(text: str, scenario: Scenario) -> Candidate:
     name, parameters = match["name"], match["parameters"]
     if name == ALL and parameters is not None:
         raise ConfigError(f"--mechanism {text!r}: all takes no parameters; name the mechanisms")
-    pairs = _read_parameters(text, parameters.strip()) if parameters is not None else []
-    label = name if parameters is None else f"{name}({','.join(f'{k}={v}' for k, v in pairs)})"
-    file, colon, cls = name.rpartition(":")
-    if colon:
-        name = f"{Path(file).resolve()}:{cls}"
-    own = scenario.mechanism
-    document: dict[str, Any] = {"mechanism": {"name": own.name, **own.parameters}}
-    settings = [f"mechanism.{key}={value}" for key, value in pairs]
-    apply_overrides(document, [f"mechanism.name={write_string(name)}", *settings])
-    table = document["mechanism"]
-    return Candidate(
-        label=label, mechanism=MechanismConfig(name=table.pop("name"), parameters=table)
-    )
+    return name, None if parameters is None else _read_parameters(text, parameters.strip())
 
 
 def _read_parameters(text: str, parameters: str) -> list[tuple[str, str]]:

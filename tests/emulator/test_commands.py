@@ -123,6 +123,18 @@ def test_options_are_overrides_and_set_comes_last() -> None:
         "run.seed=7",
         "guest.vcpus=4",
     ]
+
+
+def test_a_mechanism_is_named_with_its_parameters_as_in_a_comparison() -> None:
+    settings = overrides(("mechanism.delay=1s",), mechanism="page_reporting(order=0, delay=100ms)")
+    assert settings == [
+        'mechanism.name="page_reporting"',
+        "mechanism.order=0",
+        "mechanism.delay=100ms",
+        "mechanism.delay=1s",
+    ]
+    scenario = load_scenario("trickle", settings)
+    assert scenario.mechanism.parameters == {"order": 0, "delay": "1s"}
     assert overrides(()) == []
 
 
@@ -234,6 +246,7 @@ def test_list_has_a_line_for_everything() -> None:
         (["--mechanism", "no.py:Mine"], "no.py: cannot be read: No such file or directory"),
         (["--mechanism", "mine.py:Mien"], "mine.py: no class 'Mien'; did you mean 'Mine'?"),
         (["--mechanism", "bad.py:Mine"], "bad.py: not Python: "),
+        (["--mechanism", "off(order"], "write NAME, FILE.py:CLASS or NAME(KEY=VALUE,...)"),
         (["--set", "workload.kind=memhgo"], "no workload 'memhgo'; did you mean 'memhog'?"),
         (["--set", "balloon.manager.name=wve"], "no balloon manager 'wve'; did you mean 'wave'?"),
         (["--memory", "1048576G"], "of real pages do not fit"),
@@ -248,6 +261,11 @@ def test_what_can_be_known_before_a_run_is_refused_before_it(
     assert_refused(invoke("scenario", *arguments), message)
     if arguments[0] == "--mechanism":
         assert_refused(invoke("scale", "memhog", *arguments), message)
+
+
+def test_scale_refuses_parameters_that_a_mechanism_does_not_have() -> None:
+    refused = invoke("scale", "memhog", "--mechanism", "page_reporting(ordr=0)")
+    assert_refused(refused, "--mechanism page_reporting.ordr: unknown key; did you mean 'order'?")
 
 
 def test_a_table_has_a_column_for_every_key() -> None:

@@ -92,6 +92,13 @@ def test_mechanisms_take_turns_and_every_second_time_in_the_opposite_order() -> 
     assert off.differences == []
 
 
+def test_a_mechanism_is_compared_with_itself_by_its_parameters() -> None:
+    table = table_of("page_reporting", "page_reporting(order=0)")
+    assert [row.mechanism for row in table.rows] == ["page_reporting", "page_reporting(order=0)"]
+    assert table.baseline == "page_reporting"
+    assert table.rows[0].differences == [] and len(table.rows[1].differences) == 1
+
+
 def test_without_off_the_first_mechanism_is_the_baseline() -> None:
     assert table_of("page_reporting").baseline is None
     workload_without_its_own = load_scenario("churn", [*SMALL[:4], 'workload.duration="100ms"'])
