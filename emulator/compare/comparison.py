@@ -50,6 +50,7 @@ class ComparedMechanism(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     parameters: dict[str, Any]
     violations: list[int | None]  # A repeat each: pages discarded while in use.
+    own: dict[str, list[float | None]] = {}  # Figures that only it has, a repeat each.
     failure: str | None = None
 
 
@@ -213,17 +214,22 @@ def _mechanism(
     runs: Sequence[MadeRun], treatment: int, repeats: int, candidate: Candidate
 ) -> ComparedMechanism:
     violations: list[int | None] = [None] * repeats
+    own: dict[str, list[float | None]] = {}
     failure = None
     for run in runs:
         if run.planned.treatment == treatment:
             failure = failure or run.failure
             if run.summary is not None:
+                for name, value in (run.summary.hinting.mechanism or {}).items():
+                    if isinstance(value, int | float):
+                        own.setdefault(name, [None] * repeats)[run.planned.repeat] = value
                 violations[run.planned.repeat] = lookup(run.summary, VIOLATIONS)
     return ComparedMechanism(
         label=candidate.label,
         name=candidate.mechanism.name,
         parameters=candidate.mechanism.parameters,
         violations=violations,
+        own=own,
         failure=failure,
     )
 

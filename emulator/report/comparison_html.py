@@ -26,6 +26,7 @@ from emulator.report.comparison_words import (
     groups,
     left_behind,
     method_text,
+    own_figures,
     published_lines,
     quality_text,
     setup_text,
@@ -227,6 +228,13 @@ def _tables(comparison: Comparison) -> Markup:
     parts = [
         _mechanism_table(comparison, number) for number in range(1, len(comparison.mechanisms))
     ]
+    own = [
+        element("li", [element("strong", label), f": {figures}"])
+        for label, figures in own_figures(comparison)
+    ]
+    if own:
+        title = element("h3", "What only one mechanism counts, means of the runs")
+        parts.append(element("div", [title, element("ul", own)], class_="mechanism"))
     missing = unmeasured(comparison)
     if missing:
         parts.append(element("p", f"Not measured: {'; '.join(missing)}.", class_="note"))

@@ -26,6 +26,7 @@ from emulator.report.comparison_words import (
     left_behind,
     method_text,
     orders,
+    own_figures,
     published_lines,
     quality_text,
     setup_text,
@@ -147,6 +148,12 @@ def _tables(comparison: Comparison, plus_minus: str) -> Iterator[Line]:
             yield f" {title}", "dim"
             for figure, found in rows:
                 yield _figure_row(figure, number, found, plus_minus), _style(found)
+    own = own_figures(comparison)
+    if own:
+        yield "", ""
+        yield "What only one mechanism counts, means of the runs", "bold"
+    for label, figures in own:
+        yield from _wrapped(f"- {label}: {figures}", indent="  ")
     missing = unmeasured(comparison)
     if missing:
         yield "", ""

@@ -7,6 +7,7 @@ ever given without its interval.
 import math
 import shlex
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Final
 
 from emulator.compare.comparison import Comparison, FigureOfAll
@@ -61,6 +62,7 @@ PLUS_MINUS: Final = "±"
 PLUS_MINUS_ASCII: Final = "+-"
 
 _REPEATS_FEW: Final = 6
+_WHOLE_MIN: Final = 100  # A mean of counts from here on is given as a count.
 _NEGLIGIBLE: Final = 1e-9  # Of a per cent: rounding of equal differences.
 _TENTHS_MAX: Final = 99.95  # Per cent; above, a range is given without tenths.
 _FRACTION_MAX: Final = 10.0  # Above 1000 % a difference is given in the figure's own unit.
@@ -335,6 +337,22 @@ def unmeasured(comparison: Comparison) -> list[str]:
         for figure in comparison.figures
         if all(found.mean is None for found in figure.mechanisms)
     ]
+
+
+def own_figures(comparison: Comparison) -> list[tuple[str, str]]:
+    """For each mechanism that counts what no other does: its label, and its figures' means."""
+    found = []
+    for mechanism in comparison.mechanisms:
+        figures = []
+        for name, values in mechanism.own.items():
+            known = [value for value in values if value is not None]
+            if known:
+                mean = fmean(known)
+                whole = round(mean) if mean >= _WHOLE_MIN or mean == int(mean) else mean
+                figures.append(f"{label_of(name)} {keyed_text(name, whole)[0]}")
+        if figures:
+            found.append((mechanism.label, "; ".join(figures)))
+    return found
 
 
 def command_lines(argv: Sequence[str], width: int) -> list[str]:

@@ -6,11 +6,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emulator.compare.comparison import Comparison, to_json
+from emulator.compare.comparison import Comparison, MadeRun, compare, to_json
+from emulator.compare.design import plan
 from emulator.compare.figures import FIGURES
 from emulator.compare.statistics import each_of, t_quantile
 from emulator.summary import Summary, check_metric, lookup
-from tests.support.sample_comparison import FOOTPRINTS, REPEATS, sample_comparison
+from tests.support.sample_comparison import (
+    CANDIDATES,
+    FOOTPRINTS,
+    REPEATS,
+    sample_comparison,
+    sample_summary_of,
+)
+from tests.support.sample_run import sample_scenario
 
 
 @pytest.fixture
@@ -130,3 +138,18 @@ def test_the_document_holds_every_single_value(comparison: Comparison, tmp_path:
     assert all(run["summary"]["host"]["footprint_gib_min"] for run in runs)
     assert all((tmp_path / run["folder"] / "summary.json").is_file() for run in runs)
     assert msgspec.json.decode(text, type=Comparison) == comparison
+
+
+def test_what_a_mechanism_counts_itself_is_kept_by_repeat(tmp_path: Path) -> None:
+    made = []
+    for run in plan(2, 2, 1):
+        summary = sample_summary_of(run.treatment, run.repeat)
+        if run.treatment == 1:
+            own = {"ignored_frees": 10 + run.repeat, "state": "idle", "stranded_bytes": None}
+            hinting = msgspec.structs.replace(summary.hinting, mechanism=own)
+            summary = msgspec.structs.replace(summary, hinting=hinting)
+        made.append(MadeRun(planned=run, folder=tmp_path / "run", summary=summary))
+    found = compare(
+        sample_scenario(), CANDIDATES[:2], made, folder=tmp_path, repeats_planned=2, manifest={}
+    )
+    assert [one.own for one in found.mechanisms] == [{}, {"ignored_frees": [10.0, 11.0]}]

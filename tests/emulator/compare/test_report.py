@@ -88,6 +88,18 @@ def test_the_mail_fits_in_72_columns_of_ascii(comparison: Comparison) -> None:
     assert mail.endswith("--mechanism \\\n    'page_reporting(order=0)'\n")
 
 
+def test_what_only_one_mechanism_counts_is_shown_beside_the_tables(comparison: Comparison) -> None:
+    own = {"ignored_frees": [1000.0, 1003.0, None], "stranded_bytes": [4096.0, 8192.0]}
+    counting = msgspec.structs.replace(comparison.mechanisms[3], own={**own, "empty": [None]})
+    changed = msgspec.structs.replace(comparison, mechanisms=[*comparison.mechanisms[:3], counting])
+    mail = mail_text(changed)
+    assert "What only one mechanism counts, means of the runs" in mail
+    assert "- bitmap: ignored frees 1,002; stranded 6 KiB\n" in mail
+    page = render_comparison_page(changed, [None] * 4)
+    assert "<strong>bitmap</strong>: ignored frees 1,002; stranded 6 KiB</li>" in page
+    assert "What only one" not in mail_text(comparison)
+
+
 def test_hostile_and_long_names_neither_steer_nor_overflow(
     comparison: Comparison, tmp_path: Path
 ) -> None:
