@@ -130,7 +130,7 @@ class Machine:
         """As `create`, with parts that are made already."""
         prepared = workload.prepare(scenario, say)
         balloon = balloon_of(scenario, mechanism)
-        check_transport(scenario, queue_layouts(mechanism, balloon))
+        check_transport(scenario)
         layouts = {
             "guest": guest_layout(
                 scenario.guest,
@@ -272,15 +272,17 @@ class Machine:
         figures = self.regions["ring"].arrays["figures"]
         return StatsDriver(self._driver_queue(STATS), figures, SENT_GUEST_ADDRS["figures"])
 
+    def ring_addrs(self) -> dict[str, int]:
+        """Arrays of the ring's segment that the device sees, and their guest addresses."""
+        queues = {f"queue.{n}": queue_guest_addr(i) for i, n in enumerate(self.queue_layouts)}
+        return {**SENT_GUEST_ADDRS, **queues}
+
     def device(self, wires: Wires) -> BalloonDevice:
         """The host's half: it sees the guest's RAM, the rings and what is sent by them."""
         ring = self.regions["ring"].arrays
         regions = [MemoryRegion(guest_addr=0, size_bytes=self.ram.size_bytes, fd=self.ram.fd)]
-        for name, addr in SENT_GUEST_ADDRS.items():
+        for name, addr in self.ring_addrs().items():
             memory = ring[name].view(np.uint8)
-            regions.append(MemoryRegion(guest_addr=addr, size_bytes=len(memory), memory=memory))
-        for index, name in enumerate(self.queue_layouts):
-            memory, addr = ring[f"queue.{name}"], queue_guest_addr(index)
             regions.append(MemoryRegion(guest_addr=addr, size_bytes=len(memory), memory=memory))
         space = AddressSpace(regions)
         queues = {
@@ -288,13 +290,14 @@ class Machine:
             for name in self.queue_layouts
         }
 
-        def config_changed() -> None:
-            wires["config"].notify()
-            if FREE_PAGE in queues:
-                wires[f"{FREE_PAGE}.call"].notify()  # As on a shared line.
-
-        config = ConfigSpace(ring["config"], config_changed)
+        config = ConfigSpace(ring["config"], lambda: self.tell_config_changed(wires))
         return BalloonDevice(queues, space, features=self.features, config=config)
+
+    def tell_config_changed(self, wires: Wires) -> None:
+        """Wake the driver's tasks: the device has changed the configuration."""
+        wires["config"].notify()
+        if FREE_PAGE in self.queue_layouts:
+            wires[f"{FREE_PAGE}.call"].notify()  # As on a shared line.
 
     def manager(self) -> Manager:
         """Who sets the balloon's target."""

@@ -96,6 +96,17 @@ class Region:
             memory = map_file(file.fileno(), size_bytes)
         return cls(layout, memory, name)
 
+    def part(self, name: str) -> tuple[int, int]:
+        """Where in the segment an array begins, and its size: bytes."""
+        return place(self.layout)[0][name], self.arrays[name].nbytes
+
+    def open(self) -> int:
+        """A descriptor of the segment, for somebody who gets no name; the caller closes it.
+
+        FileNotFoundError once it is unlinked.
+        """
+        return os.open(_SHM / self.name, os.O_RDWR | os.O_CLOEXEC)
+
     def populate(self, name: str) -> None:
         """Back an array's memory now, by huge pages where the kernel will: for large ones, of which
         something is written everywhere.  From two threads: it is the kernel that works."""

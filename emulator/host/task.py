@@ -9,6 +9,7 @@ import trio
 
 from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import serve_queue
+from devices.balloon.features import queue_indices
 from devices.balloon.layout import FREE_PAGE, INFLATE, REPORTING, STATS
 from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
@@ -62,7 +63,7 @@ async def serve_guest(
                     )
                 )
     finally:
-        _account(device, account[0])
+        account_for(device, account[0])
 
 
 async def _serve(device: BalloonDevice, name: str, **served: Any) -> None:
@@ -71,16 +72,16 @@ async def _serve(device: BalloonDevice, name: str, **served: Any) -> None:
     raise RunFailed(f"the guest broke its balloon device: {device.broken}")
 
 
-def _account(device: BalloonDevice, account: Any) -> None:
-    bad = 0
-    if REPORTING in device.queues:
+def account_for(device: BalloonDevice, account: Any) -> None:
+    """What a device has seen of its guest, which is about to go: a record of HOST."""
+    names = queue_indices(device.features)
+    seen = device.statistics(INFLATE)
+    bad = seen.numbers - seen.accepted + seen.bad_buffers
+    account["balloon_bytes"] = device.balloon_bytes
+    if REPORTING in names:
         seen = device.statistics(REPORTING)
         bad += seen.elements - seen.accepted
-    if INFLATE in device.queues:
-        seen = device.statistics(INFLATE)
-        bad += seen.numbers - seen.accepted + seen.bad_buffers
-        account["balloon_bytes"] = device.balloon_bytes
-    if STATS in device.queues:
+    if STATS in names:
         account["guest_statistics"] = device.statistics(STATS).updates
     account["bad_elements"] = bad
     account["broken"] = device.broken is not None

@@ -7,11 +7,10 @@ and are gone when it leaves.  What the host wishes, the target, outlives guests.
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 import trio
 
@@ -23,35 +22,45 @@ from devices.balloon.layout import (
     BALLOON_CONFIG,
     BALLOON_PAGE_SIZE,
     DRIVER_FIELDS,
+    FREE_PAGE,
     INFLATE,
     QUEUES,
     REPORTING,
     STATS,
 )
 from devices.memory.address_space import AddressSpace
-from devices.vhost_user.transport import Detached, Event, QueueStopped, Server
+from devices.vhost_user.transport import Detached, Event, QueueStarted, QueueStopped, Server
 from devices.virtio.device_queue import DeviceQueue
 from devices.virtio.errors import DriverError
 from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
 from emulator.host.discard import Discardable, Discarder
-from emulator.host.layout import HOST
+from emulator.host.task import account_for
 
 # Told of each report: when it came (trio's clock), guest addresses and lengths (u8[n] each), and
 # how many bytes came back.
 Reported = Callable[[float, npt.NDArray[Any], npt.NDArray[Any], int], None]
 
 
+Discard = Callable[[npt.NDArray[Any]], Awaitable[None]]
+
+
 def _ignore(at_s: float, addr: npt.NDArray[Any], length: npt.NDArray[Any], returned: int) -> None:
     """Nobody wants to know."""
+
+
+async def _forget(ranges: npt.NDArray[Any]) -> None:
+    """A hint is for a migration, and there is none: the page may be in use again."""
 
 
 class VhostUserBalloon:
     """A balloon for one guest after another; `vhost_user.device.Device` for a back-end.
 
     features:       what is offered
-    reports, pages: HOST[1] each: what reports gave back, and what the balloon did
+    reports, pages: HOST[1] each: what reports gave back, and what the balloon did;  pages None: all
+                    is counted in `reports`, also what one gave back and the other once more
     stats_pause_s:  how long after its figures a guest is asked for them again; None: never
+    hinted:         awaited with each free page hint
     reported:       told of each report
     leaving:        called when a guest leaves, while its memory can still be looked at
     """
@@ -63,8 +72,9 @@ class VhostUserBalloon:
         *,
         features: int,
         reports: npt.NDArray[Any],
-        pages: npt.NDArray[Any],
+        pages: npt.NDArray[Any] | None,
         stats_pause_s: Callable[[], float] | None = None,
+        hinted: Discard = _forget,
         reported: Reported = _ignore,
         leaving: Callable[[], None] = lambda: None,
     ) -> None:
@@ -80,6 +90,7 @@ class VhostUserBalloon:
         self._discards: Final = {
             REPORTING: self._discard_report,
             INFLATE: self._discard_pages,
+            FREE_PAGE: hinted,
         }
         self._use_nothing()
 
@@ -188,23 +199,30 @@ class VhostUserBalloon:
         found = [os.fstat(it.fd) for it in self.memory.regions if it.fd is not None]
         return sum({(it.st_dev, it.st_ino): it.st_blocks * 512 for it in found}.values())
 
+    def discard(self, ranges: npt.NDArray[Any]) -> int:
+        """Give ranges back that nobody has reported; the bytes that came back."""
+        return self._reports.discard(ranges)
+
     def settle(self) -> None:
         """Count what was returned and touched again."""
         self._reports.settle()
-        self._pages.settle()
+        if self._pages is not self._reports:
+            self._pages.settle()
 
     def _use(self, memory: AddressSpace) -> None:
         self.memory = memory
-        regions = [
-            {
-                index: Discardable.of_memory(region)
-                for index, region in enumerate(memory.regions)
-                if (region.guest_addr | region.fd_offset_bytes) % BALLOON_PAGE_SIZE == 0
-            }
-            for _ in self._accounts
-        ]
-        self._reports, self._pages = map(Discarder, regions, self._accounts)
+        reports, pages = self._accounts
+        self._reports = self._discarder(reports)
+        self._pages = self._reports if pages is None else self._discarder(pages)
         self.set_target(self._target_bytes)
+
+    def _discarder(self, account: npt.NDArray[Any]) -> Discarder:
+        regions = {
+            index: Discardable.of_memory(region)
+            for index, region in enumerate(self.memory.regions)
+            if (region.guest_addr | region.fd_offset_bytes) % BALLOON_PAGE_SIZE == 0
+        }
+        return Discarder(regions, account)
 
     def _use_nothing(self) -> None:
         self._use(AddressSpace([]))
@@ -220,36 +238,52 @@ class VhostUserBalloon:
         self._reported(at_s, addresses, ranges["length"].astype("u8"), returned)
 
 
-async def _forget(ranges: npt.NDArray[Any]) -> None:
-    """A hint is for a migration, and there is none: the page may be in use again."""
-
-
 async def serve_emulated_guest(
-    stream: socket.socket, account: npt.NDArray[Any], *, features: int
+    stream: socket.socket,
+    account: npt.NDArray[Any],
+    *,
+    features: int,
+    statistics_s: float | None = None,
+    hinted: Discard = _forget,
+    begun: Callable[[VhostUserBalloon], None] = lambda balloon: None,
 ) -> None:
     """Serve the guest at the other end of a connected socket until it leaves.
 
-    account:  HOST[1]
+    account:       HOST[1]
+    statistics_s:  how often it is asked for its figures; None: never
+    begun:         called once its queues are served
     Raises RunFailed if it breaks the protocol: nothing more of its memory is touched then.
     """
 
     def leaving() -> None:
-        device = balloon.balloon
-        assert device is not None
-        seen = device.statistics(REPORTING)
-        account[0]["bad_elements"] = seen.elements - seen.accepted
+        assert balloon.balloon is not None
+        account_for(balloon.balloon, account[0])
 
     def observe(event: Event) -> None:
         match event:
             case QueueStopped(_, str(reason)) | Detached(_, str(reason)):
                 account[0]["broken"] = 1
                 raise RunFailed(f"the guest broke its balloon device: {reason}")
+            case QueueStarted() if balloon.balloon is not None:
+                begun(balloon)
             case _:
                 pass
 
-    pages = np.zeros(1, HOST)
-    balloon = VhostUserBalloon(features=features, reports=account, pages=pages, leaving=leaving)
-    await Server(balloon, observe=observe).serve_stream(stream)
+    def config_changed() -> None:
+        if server.backend is not None:
+            server.backend.notify_config_changed()
+
+    balloon = VhostUserBalloon(
+        features=features,
+        reports=account,
+        pages=None,
+        stats_pause_s=None if statistics_s is None else lambda: statistics_s,
+        hinted=hinted,
+        leaving=leaving,
+    )
+    balloon.config.changed = config_changed
+    server = Server(balloon, observe=observe)
+    await server.serve_stream(stream)
 
 
 def _host_page_bytes(memory: AddressSpace) -> int:

@@ -1,9 +1,6 @@
 """The host's side of a machine's balloon, for either launcher."""
 
 from collections.abc import Sequence
-from functools import partial
-
-import trio
 
 from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import poll_statistics
@@ -13,10 +10,18 @@ from emulator.host.residency import host_sight
 from emulator.machine import Machine, Wires
 
 
+async def ask_machine(machine: Machine, device: BalloonDevice, wires: Wires) -> None:
+    """Ask the guest for its figures, for ever; ends at once if it has no balloon."""
+    if machine.balloon_config is None:
+        return
+    every_s = machine.balloon_config.statistics_s
+    await poll_statistics(device, call=wires["stats.call"], pause_s=lambda: every_s)
+
+
 async def manage_machine(
-    machine: Machine, device: BalloonDevice, wires: Wires, guests: Sequence[GuestRam]
+    machine: Machine, device: BalloonDevice, guests: Sequence[GuestRam]
 ) -> None:
-    """Ask the guest for its figures and set its target, for ever; at once if it has no balloon.
+    """Set the guest's target, for ever; ends at once if it has no balloon.
 
     guests: the RAM of all guests of this host.
     """
@@ -26,8 +31,7 @@ async def manage_machine(
     host = None
     if memory_bytes is not None:
         host = host_sight(memory_bytes, guests, guests.index(machine.ram))
-    manage = partial(
-        manage_balloon,
+    await manage_balloon(
         device,
         machine.manager(),
         machine.host,
@@ -35,8 +39,3 @@ async def manage_machine(
         every_s=config.every_s,
         host=host,
     )
-    every_s = config.statistics_s
-    ask = partial(poll_statistics, device, call=wires["stats.call"], pause_s=lambda: every_s)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(manage)
-        nursery.start_soon(ask)

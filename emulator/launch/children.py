@@ -18,35 +18,34 @@ from typing import Final, NamedTuple
 import trio
 
 from devices.balloon.driver_task import FreePageReporter
-from devices.balloon.features import queue_indices
-from devices.balloon.layout import REPORTING
+from devices.balloon.stats_driver import StatsDriver
 from devices.virtio.notifier import EventfdNotifier
+from emulator.guest.balloon.task import BalloonTask
 from emulator.guest.boot import boot
 from emulator.guest.clock import Clock
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
-from emulator.guest.vhost_user_task import vhost_user_reporter
 from emulator.host.discard import Discarder
 from emulator.host.rehearsal import rehearse
 from emulator.host.task import serve_guest
-from emulator.host.vhost_user_task import serve_emulated_guest
-from emulator.launch.balloon import manage_machine
+from emulator.launch.balloon import ask_machine, manage_machine
 from emulator.launch.channel import Channel
 from emulator.launch.child import Passed
 from emulator.launch.failure import describe
 from emulator.launch.fork_server_process import SUPERVISOR_GONE
 from emulator.launch.migration import migration_task
 from emulator.launch.page_cache import boot_files, file_io, page_cache_task
+from emulator.launch.vhost_user_task import MachineService, attached_machine
 from emulator.machine import Handle, Machine, Wires
-from emulator.memory_map import queue_guest_addr
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 Work = Callable[[Machine, Channel], Awaitable[None]]
-Connect = Callable[[Machine, Wires], AbstractAsyncContextManager[FreePageReporter | FreePageHinter]]
+# Gives the device the queues of a guest that has booted, for as long as that runs.
+Attach = Callable[[Machine, Wires, BalloonTask | None], AbstractAsyncContextManager[None]]
 PassedWires = Mapping[str, Passed]
 
 
@@ -60,7 +59,7 @@ def vcpu_main(
 
 def guest_kernel_main(end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires) -> None:
     """The guest's kernel."""
-    work = partial(_guest_kernel, _attached_reporter, _notifiers(wires))
+    work = partial(_guest_kernel, _sharing, _notifiers(wires))
     child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
@@ -82,8 +81,8 @@ def vhost_user_guest_kernel_main(
     end: socket.socket, handle: Handle, ram: Passed, wires: PassedWires, front_end: Passed
 ) -> None:
     """The guest's kernel, as a vhost-user front-end."""
-    connect = partial(_connected_reporter, socket.socket(fileno=front_end.detach()))
-    work = partial(_guest_kernel, connect, _notifiers(wires))
+    attach = partial(attached_machine, socket.socket(fileno=front_end.detach()))
+    work = partial(_guest_kernel, attach, _notifiers(wires))
     child_main("guest kernel", end, handle, ram, ("guest", "ring"), work)
 
 
@@ -92,7 +91,7 @@ def vhost_user_host_main(
 ) -> None:
     """The host, as a vhost-user back-end: what it knows of the guest's memory comes by message."""
     work = partial(_vhost_user_host, socket.socket(fileno=back_end.detach()))
-    child_main("host", end, handle, ram, ("host",), work)
+    child_main("host", end, handle, ram, ("host", "vmm"), work)
 
 
 def _notifiers(wires: PassedWires) -> Wires:
@@ -197,24 +196,14 @@ async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) ->
 
 
 @asynccontextmanager
-async def _attached_reporter(
-    machine: Machine, wires: Wires
-) -> AsyncIterator[FreePageReporter | FreePageHinter]:
-    yield machine.reporter(wires)
+async def _sharing(
+    machine: Machine, wires: Wires, balloon: BalloonTask | None
+) -> AsyncIterator[None]:
+    """The host has the queues already."""
+    yield
 
 
-@asynccontextmanager
-async def _connected_reporter(
-    stream: socket.socket, machine: Machine, wires: Wires
-) -> AsyncIterator[FreePageReporter | FreePageHinter]:
-    layout, features = machine.queue_layouts[REPORTING], machine.features
-    ring_addr = queue_guest_addr(queue_indices(features)[REPORTING])
-    connected = vhost_user_reporter(stream, machine.ram, layout, ring_addr, features=features)
-    async with connected as reporter:
-        yield reporter
-
-
-async def _guest_kernel(connect: Connect, wires: Wires, machine: Machine, channel: Channel) -> None:
+async def _guest_kernel(attach: Attach, wires: Wires, machine: Machine, channel: Channel) -> None:
     mm, guest = machine.memory(), machine.scenario.guest
     boot(
         mm,
@@ -225,16 +214,22 @@ async def _guest_kernel(connect: Connect, wires: Wires, machine: Machine, channe
         virtual=False,
     )
     boot_files(machine, mm)
-    async with connect(machine, wires) as reporter:
-        await _hint_and_balloon(reporter, wires, machine, channel)
+    reporter = machine.reporter(wires)
+    balloon = machine.balloon_task(mm, wires)
+    stats = None if balloon is None else machine.stats_driver()
+    async with attach(machine, wires, balloon):
+        await _hint_and_balloon(reporter, balloon, stats, wires, machine, channel)
 
 
 async def _hint_and_balloon(
-    reporter: FreePageReporter | FreePageHinter, wires: Wires, machine: Machine, channel: Channel
+    reporter: FreePageReporter | FreePageHinter,
+    balloon: BalloonTask | None,
+    stats: StatsDriver | None,
+    wires: Wires,
+    machine: Machine,
+    channel: Channel,
 ) -> None:
     mm = machine.memory()
-    balloon = machine.balloon_task(mm, wires)
-    stats = None if balloon is None else machine.stats_driver()
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
@@ -268,10 +263,11 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
     began_cpu_s = _cpu_s()
     async with trio.open_nursery() as nursery:
         for (machine, wires), device, discarder in zip(guests, devices, discarders, strict=True):
-            migration = migration_task(machine, device, discarder)
+            migration = migration_task(machine, device, discarder.discard)
             serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
             nursery.start_soon(partial(serve, wires=wires))
-            nursery.start_soon(manage_machine, machine, device, wires, rams)
+            nursery.start_soon(manage_machine, machine, device, rams)
+            nursery.start_soon(ask_machine, machine, device, wires)
             if migration is not None:
                 nursery.start_soon(migration.run)
         stopped = await channel.receive() is not None
@@ -287,11 +283,14 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
 
 async def _vhost_user_host(stream: socket.socket, machine: Machine, channel: Channel) -> None:
     rehearse()
+    service = MachineService(machine)
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_emulated_guest, features=machine.features)
-        nursery.start_soon(serve, stream, machine.host)
+        nursery.start_soon(service.serve, stream)
         began_cpu_s = _cpu_s()
-        stopped = await ready_and_go(channel) and await channel.receive() is not None
+        stopped = await ready_and_go(channel)
+        if stopped:
+            nursery.start_soon(service.manage)
+            stopped = await channel.receive() is not None
         nursery.cancel_scope.cancel()
     if stopped:
         await channel.send(kind="done", cpu_s=_cpu_s() - began_cpu_s)

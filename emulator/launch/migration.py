@@ -1,13 +1,17 @@
 """The host's migration of a machine's guest, for either launcher."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+
 from devices.balloon.device import BalloonDevice
-from emulator.host.discard import Discarder
 from emulator.host.migration_task import MigrationTask
 from emulator.machine import Machine
 
 
 def migration_task(
-    machine: Machine, device: BalloonDevice, discarder: Discarder
+    machine: Machine, device: BalloonDevice, discard: Callable[[npt.NDArray[Any]], int]
 ) -> MigrationTask | None:
     """What migrates the guest when its workload asks; None if that never does."""
     migration = machine.migration()
@@ -17,5 +21,5 @@ def migration_task(
         migration,
         machine.scenario.guest.vcpus,
         device.free_pages,
-        discarder.discard,
+        discard,
     )

@@ -34,7 +34,7 @@ from emulator.guests_summary import summarize_guests
 from emulator.host.cost import HostCosts
 from emulator.host.discard import Discarder
 from emulator.host.task import serve_guest
-from emulator.launch.balloon import manage_machine
+from emulator.launch.balloon import ask_machine, manage_machine
 from emulator.launch.failure import first_cause
 from emulator.launch.migration import migration_task
 from emulator.launch.page_cache import boot_files, file_io, page_cache_task
@@ -252,7 +252,7 @@ def _start_host(
 ) -> None:
     """Start the host; when it ends, the guest's drivers know.  `rams`: of all its guests."""
     device = machine.device(wires)
-    migration = migration_task(machine, device, discarder)
+    migration = migration_task(machine, device, discarder.discard)
     if migration is not None:
         nursery.start_soon(migration.run)
 
@@ -275,7 +275,8 @@ def _start_host(
                     driver.reset()  # Whatever ended the host: nobody acknowledges any more.
 
     nursery.start_soon(host)
-    nursery.start_soon(manage_machine, machine, device, wires, rams)
+    nursery.start_soon(manage_machine, machine, device, rams)
+    nursery.start_soon(ask_machine, machine, device, wires)
 
 
 async def _give_up_on_host() -> None:

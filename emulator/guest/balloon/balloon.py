@@ -6,6 +6,7 @@
 The host is told before a page is used again, whether or not it asked for that.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -28,8 +29,9 @@ assert PAGE_SIZE == BALLOON_PAGE_SIZE, "a page of the guest has one number"
 class Balloon:
     """One guest's balloon, used by its kernel (actor `nr_cpus` of `mm`) alone.
 
-    state:    BALLOON_STATE[1], empty
-    config:   BALLOON_CONFIG[1], as the device shows it
+    state:           BALLOON_STATE[1], empty
+    config:          BALLOON_CONFIG[1], as the device shows it
+    config_written:  called after it was written to; set it where the device does not see that
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Balloon:
         self.state: Final = state
         self._actor = int(mm.kernel[0]["nr_cpus"])
         self._config = config
+        self.config_written: Callable[[], None] = lambda: None
         state[0]["top"] = NOTHING
         state[0]["deflate_on_oom"] = deflate_on_oom
 
@@ -80,6 +83,7 @@ class Balloon:
         """Let the host know how many pages are in the balloon (update_balloon_size)."""
         self.state[0]["told_pages"] = self.pages
         self._config[0]["actual"] = self.pages
+        self.config_written()
 
     def figures(self) -> dict[str, int]:
         """What the guest knows for the statistics queue (update_balloon_stats), bytes.

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ import pytest
 import trio
 
 from devices.balloon.driver_task import FreePageReporter
-from devices.balloon.layout import BALLOON_CONFIG, F_PAGE_REPORTING, F_STATS_VQ
+from devices.balloon.layout import BALLOON_CONFIG, F_PAGE_REPORTING, F_STATS_VQ, REPORTING
 from devices.memory.address_space import AddressSpace, MemoryRegion
 from devices.memory.ram import PAGE_SIZE, GuestRam
 from devices.virtio.chain import segments
 from devices.virtio.layout import F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1
+from devices.virtio.notifier import EventfdNotifier
 from devices.virtio.queue_layout import QueueLayout
 from emulator.errors import RunFailed
-from emulator.guest.vhost_user_task import vhost_user_reporter
+from emulator.guest.vhost_user_task import FilePart, Ring, attached_device, vhost_user_reporter
 from emulator.host.layout import HOST
 from emulator.host.vhost_user_task import VhostUserBalloon, serve_emulated_guest
 
@@ -75,12 +77,52 @@ async def test_a_report_of_what_is_no_memory_is_counted(ram: GuestRam) -> None:
     assert account[0]["claimed_bytes"] == 0
 
 
+async def test_each_side_knows_what_the_other_writes_into_the_configuration(ram: GuestRam) -> None:
+    front, back = socket.socketpair()
+    layout, ring_fd = QueueLayout(size=32, table_entries=32), os.memfd_create("ring")
+    os.ftruncate(ring_fd, layout.size_bytes)
+    memory = [FilePart(0, ram.size_bytes, ram.fd), FilePart(RING_ADDR, layout.size_bytes, ring_fd)]
+    ring = Ring(layout, RING_ADDR, EventfdNotifier(), EventfdNotifier())
+    words = np.zeros(1, BALLOON_CONFIG)
+    told, begun = trio.Event(), trio.Event()
+    served_by: list[VhostUserBalloon] = []
+
+    def begin(balloon: VhostUserBalloon) -> None:
+        served_by.append(balloon)
+        begun.set()
+
+    def changed() -> None:
+        if words[0]["num_pages"] == 7:
+            told.set()
+
+    serve = partial(serve_emulated_guest, features=FEATURES, begun=begin)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, back, np.zeros(1, HOST))
+            rings = {REPORTING: ring}
+            attached = attached_device(
+                front, memory, rings, features=FEATURES, config=words, changed=changed
+            )
+            async with attached as device:
+                await begun.wait()
+                words[0]["actual"] = 5
+                device.write_config()
+                assert served_by[0].balloon is not None
+                served_by[0].balloon.set_target(7)
+                await told.wait()  # Read after `actual` was written.
+                assert served_by[0].actual_bytes == 5 * PAGE_SIZE
+                assert words[0]["actual"] == 5
+    for notifier in (ring.kick, ring.call):
+        notifier.close()
+    os.close(ring_fd)
+
+
 async def test_a_device_without_reporting_is_no_device(ram: GuestRam) -> None:
     offered = FEATURES & ~(1 << F_PAGE_REPORTING)
     with trio.fail_after(20), pytest.raises(BaseExceptionGroup) as caught:
         async with served(ram, np.zeros(1, HOST), offered=offered):
             pass
-    assert caught.group_contains(RunFailed, match="offers no free page reporting")
+    assert caught.group_contains(RunFailed, match="lacks page_reporting")
 
 
 def balloon(**options: Any) -> VhostUserBalloon:
