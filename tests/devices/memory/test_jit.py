@@ -4,11 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import numba
+import numpy as np
 import pytest
+from numba.core import types
 
 from devices.memory import jit
 from emulator.config.scenario import ROOT
+from tests.support.constant_kernels import chosen, sums
 
 FOLDER = "from devices.memory.jit import CACHE_FOLDER; print(CACHE_FOLDER)"
 
@@ -76,3 +81,17 @@ def test_without_a_place_to_keep_it_the_cache_is_temporary() -> None:
 )
 def test_what_can_change_a_kernel_is_known_by_its_name(path: str, counts: bool) -> None:
     assert jit.is_kernel_source(ROOT / path) is counts
+
+
+def test_constants_are_no_reason_to_compile_again() -> None:
+    words = np.array([1, 10, 100, 1000])
+    assert sums(words, 3) == 1 + 2 + 10 + 1000 + 200
+    if not jit.interpreted():  # What is loaded has not been asked for yet.
+        array, dispatcher = numba.typeof(words), cast(Any, chosen)
+        for at, twice in (
+            (types.IntegerLiteral(0), types.BooleanLiteral(True)),
+            (types.int64, types.boolean),
+        ):
+            dispatcher.get_call_template((array, at, twice), {})
+            dispatcher.get_call_template((array,), {"at": at, "twice": twice})
+        assert len(dispatcher.signatures) == 1
