@@ -175,6 +175,7 @@ def balloon_figures(
         target_bytes_end=int(balloon["target_pages"]) * PAGE_SIZE,
         balloon_bytes_end=int(balloon["pages"]) * PAGE_SIZE,
         inflated_bytes=int(balloon["inflated_pages"]) * PAGE_SIZE,
+        inflated_returned_bytes=int(host["inflated_returned_bytes"]),
         deflated_bytes=int(balloon["deflated_pages"]) * PAGE_SIZE,
         targets=int(host["targets"]),
         targets_reached=reached,

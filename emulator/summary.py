@@ -91,6 +91,7 @@ class BalloonFigures(_Section, frozen=True):
     target_bytes_end: int | None = None  # How large the host wanted it.
     balloon_bytes_end: int | None = None
     inflated_bytes: int | None = None  # Counted among the claimed ones, too.
+    inflated_returned_bytes: int | None = None  # Of that, what the host had not taken back before.
     deflated_bytes: int | None = None
     targets: int | None = None  # How often the target was changed.
     targets_reached: int | None = None

@@ -9,7 +9,7 @@ from emulator.guest.mm.layout import BUCKETS_PER_OCTAVE
 from emulator.summary import StrandedFigures
 from emulator.workloads.registry import load_workload
 
-Better = Literal["less", "more"]
+Better = Literal["less", "more", "neither"]
 
 #: The noise floor: what repeating does not average out, such as where code and data happen to lie.
 FLOOR: Final = 0.01
@@ -39,15 +39,26 @@ FIGURES: Final = (
     *(ComparedFigure(metric=f"stranded.{cause}") for cause in StrandedFigures.__struct_fields__),
 )
 
+#: Besides, of a guest that has a balloon beside its mechanism: who takes what back.
+BALLOON_FIGURES: Final = (
+    ComparedFigure(metric="balloon.inflated_returned_bytes", better="neither"),
+    ComparedFigure(metric="hinting.claimed_bytes", better="neither"),
+    ComparedFigure(metric="hinting.returned_bytes", better="neither"),
+)
+
 
 def figures_of(scenario: Scenario) -> tuple[ComparedFigure, ...]:
-    """What is compared under a scenario: `FIGURES`, and what its workload names of its own."""
+    """What is compared under a scenario: `FIGURES`, what is said of a balloon if it has one, and
+    what its workload names of its own."""
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
     own: Mapping[str, Better] = getattr(workload, "compared", {})
-    return FIGURES + tuple(
-        ComparedFigure(metric=f"workload.{name}", better=better) for name, better in own.items()
+    balloon = () if scenario.balloon is None else BALLOON_FIGURES
+    return (
+        *FIGURES,
+        *balloon,
+        *(ComparedFigure(metric=f"workload.{name}", better=it) for name, it in own.items()),
     )
 
 

@@ -31,7 +31,7 @@ class FoundDifference(msgspec.Struct, frozen=True, kw_only=True):
     floor: float
     pairs: int
     verdict: Verdict
-    is_better: bool | None  # None where no difference was detected.
+    is_better: bool | None  # None where no difference was detected, or none is better.
 
 
 class FigureOfMechanism(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,11 +83,12 @@ def difference_of(
         baseline, other, confidence=confidence, floor_fraction=figure.floor_fraction
     )
     of, half = abs(fmean(baseline)), found.half_width
+    judged = found.verdict in ("less", "more") and figure.better != "neither"
     return FoundDifference(
         **asdict(found),
         low=None if half is None else found.mean - half,
         high=None if half is None else found.mean + half,
         fraction=found.mean / of if of else None,
         half_width_fraction=half / of if of and half is not None else None,
-        is_better=found.verdict == figure.better if found.verdict in ("less", "more") else None,
+        is_better=found.verdict == figure.better if judged else None,
     )

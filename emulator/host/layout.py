@@ -16,6 +16,7 @@ HOST: Final = np.dtype(
         ("broken", "<i8"),
         ("discard_ns", "<i8"),
         ("balloon_bytes", "<i8"),  # by the device's own record, when the run ends
+        ("inflated_returned_bytes", "<i8"),  # of `returned_bytes`, by pages that were inflated
         ("targets", "<i8"),  # how often the balloon's target was changed
         ("wishes_cut", "<i8"),  # by a manager that asked for what cannot be
         ("guest_statistics", "<i8"),  # how often the guest sent its figures

@@ -38,8 +38,10 @@ async def serve_guest(
     memory is touched, and what it has reported stays unacknowledged.
     """
 
-    async def discard(ranges: npt.NDArray[Any]) -> None:
-        discarder.discard(ranges)
+    async def discard(ranges: npt.NDArray[Any], name: str) -> None:
+        returned = discarder.discard(ranges)
+        if name == INFLATE:
+            account[0]["inflated_returned_bytes"] += returned
         if virtual_cost is not None:
             await virtual_cost(len(ranges))
 
@@ -58,7 +60,7 @@ async def serve_guest(
                         name,
                         kick=wires[f"{name}.kick"],
                         call=wires[f"{name}.call"],
-                        discard=handle_hints if name == FREE_PAGE else discard,
+                        discard=handle_hints if name == FREE_PAGE else partial(discard, name=name),
                         otherwise=None if name == FREE_PAGE else nothing_to_discard,
                     )
                 )

@@ -228,7 +228,9 @@ class VhostUserBalloon:
         self._use(AddressSpace([]))
 
     async def _discard_pages(self, ranges: npt.NDArray[Any]) -> None:
-        self._pages.discard(ranges)
+        reports, pages = self._accounts
+        account = reports if pages is None else pages
+        account[0]["inflated_returned_bytes"] += self._pages.discard(ranges)
 
     async def _discard_report(self, ranges: npt.NDArray[Any]) -> None:
         at_s = trio.current_time()

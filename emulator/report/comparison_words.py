@@ -36,6 +36,7 @@ _LABELS: Final = {
     "hinting.reclaim_latency_ms.p99": "freed to returned, p99",
     "cost.cpu_s_per_gib_returned": "CPU per GiB returned",
     "hinting.regret": "regret",
+    "balloon.inflated_returned_bytes": "inflated and returned",
     "cost.zone_lock_hold_us.p99": "zone lock held, p99",
     "vcpus.operations_per_s": "operations per second",
     "vcpus.failed_allocations": "failed allocations",
@@ -126,7 +127,7 @@ def verdict_text(metric: str, found: FoundDifference, plus_minus: str = PLUS_MIN
 
 
 def quality_text(found: FoundDifference) -> str:
-    """`better` or `worse`; empty where no difference was detected."""
+    """`better` or `worse`; empty where no difference was detected, or where neither is."""
     return {True: "better", False: "worse", None: ""}[found.is_better]
 
 

@@ -152,6 +152,7 @@ def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
         _count("targets reached", balloon.targets_reached, "targets"),
         _seconds("longest way to one", balloon.follow_s_max),
         size_figure("inflated", balloon.inflated_bytes),
+        size_figure("of it with memory behind", balloon.inflated_returned_bytes),
         size_figure("deflated", balloon.deflated_bytes),
         size_figure("of it out of memory", balloon.oom_bytes),
         _count("times out of memory", balloon.oom_calls, "times"),

@@ -60,6 +60,8 @@ def test_a_balloon_is_followed_and_asked_over_vhost_user() -> None:
         figures.deflated_bytes or 0
     )
     assert 0 < (summary.hinting.returned_bytes or 0) <= (summary.hinting.claimed_bytes or 0)
+    assert figures.inflated_returned_bytes is not None
+    assert 0 <= figures.inflated_returned_bytes <= (figures.inflated_bytes or 0)
 
 
 def test_free_pages_are_hinted_over_vhost_user() -> None:

@@ -102,6 +102,29 @@ def test_reporting_beside_a_balloon_reports_what_the_balloon_gives_back() -> Non
     assert (hinting.claimed_bytes or 0) > (balloon.inflated_bytes or 0)
 
 
+def test_what_was_reported_before_a_balloon_finds_nothing_behind_it() -> None:
+    """A hog has touched 95 % of 64 MiB and is gone; 5 s later the balloon takes 48 MiB."""
+    hog = (steps((6, 16)), "workload.iterations=1", 'workload.idle="8s"', "guest.vcpus=1")
+    inflated = 48 * MIB
+    every_page = 'mechanism={name="page_reporting",order=0,delay="100ms",capacity=4}'
+    reporting = simulate(small("memhog", every_page, *hog))
+    classic = simulate(small("memhog", CLASSIC, *hog))
+    for run in (reporting, classic):
+        assert_sound(run)
+        assert run.summary.balloon.inflated_bytes == inflated
+    # All that is free was reported one by one, but for per-CPU lists, which a balloon leaves alone.
+    assert reporting.summary.balloon.inflated_returned_bytes == 0
+    # Nothing else gave memory back: what came back came from the balloon, and so residency fell.
+    found = classic.summary.balloon.inflated_returned_bytes or 0
+    assert found == classic.summary.hinting.returned_bytes
+    before = max(row.resident_bytes or 0 for row in classic.rows)
+    assert found == before - (classic.rows[-1].resident_bytes or 0)
+    # At worst all pages that were never touched, 5 % of the guest, are among those that it took.
+    untouched = 64 * MIB - before
+    assert inflated - untouched <= found <= inflated
+    assert untouched == pytest.approx(0.05 * 64 * MIB, rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["churn", "page_fault1", "replay"])
 def test_every_workload_goes_on_above_a_balloon(name: str) -> None:
     memory = 64 if name != "replay" else 2048

@@ -8,8 +8,10 @@ import pytest
 
 from emulator.compare.comparison import Comparison, MadeRun, compare, to_json
 from emulator.compare.design import plan
-from emulator.compare.figures import FIGURES
+from emulator.compare.figures import FIGURES, figures_of
+from emulator.compare.measured import difference_of
 from emulator.compare.statistics import each_of, t_quantile
+from emulator.config.scenario import load_scenario
 from emulator.summary import Summary, check_metric, lookup
 from tests.support.sample_comparison import (
     CANDIDATES,
@@ -138,6 +140,16 @@ def test_the_document_holds_every_single_value(comparison: Comparison, tmp_path:
     assert all(run["summary"]["host"]["footprint_gib_min"] for run in runs)
     assert all((tmp_path / run["folder"] / "summary.json").is_file() for run in runs)
     assert msgspec.json.decode(text, type=Comparison) == comparison
+
+
+def test_a_balloons_figures_are_compared_and_not_judged() -> None:
+    scenario = load_scenario("balloon_and_reporting")
+    figures = {figure.metric: figure for figure in figures_of(scenario)}
+    metric = "balloon.inflated_returned_bytes"
+    assert metric not in {figure.metric for figure in figures_of(load_scenario("memhog"))}
+    check_metric(metric)
+    found = difference_of(figures[metric], [(100.0, 3.0)] * 3, 0.95)
+    assert found is not None and (found.verdict, found.is_better) == ("less", None)
 
 
 def test_what_a_mechanism_counts_itself_is_kept_by_repeat(tmp_path: Path) -> None:
