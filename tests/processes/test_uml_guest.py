@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from devices.balloon.features import FEATURES, feature_bits
+from devices.memory.jit import CACHE_FOLDER
 from devices.vhost_user.socket_file import SocketFile
 from emulator.config.scenario import load_scenario
 from emulator.observer import NullObserver
@@ -133,7 +134,8 @@ def test_nothing_is_left_behind_however_it_ends(
 ) -> None:
     command = [sys.executable, "-m", "emulator", "guest", "uml", "--output", str(tmp_path / "run")]
     command += [word for setting in SHORT for word in ("--set", setting)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    kernels = {"EMULATOR_CACHE_DIR": str(CACHE_FOLDER.parent)}  # As without another HOME.
+    environment = {**os.environ, **kernels, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     with process, process.stderr:
