@@ -87,7 +87,7 @@ def check_command(
 
 def truth_lines(truth: "Truth") -> list[str]:
     """A line for each guest and free, and the verdict."""
-    rows = [["free", "guest", "reports", "bytes", "at, seconds after the free"]]
+    rows = [["free", "guest", "reports", "bytes", "given back, seconds after the free"]]
     for number, pair in enumerate(truth.pairs, start=1):
         for name, seen in (("Linux", pair.real), ("emulated", pair.emulated)):
             times = " ".join(f"{at_s:.2f}" for at_s in seen.times_s)

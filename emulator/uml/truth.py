@@ -39,7 +39,8 @@ _SAMPLE_S: Final = 0.005  # Of virtual time: no two reports within it, at the di
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What followed one free: a time (from its beginning) and bytes for each report."""
+    """What followed one free: for each report, when it was given back (from the free's beginning),
+    and its bytes."""
 
     times_s: list[float]
     reported_bytes: list[int]
@@ -115,7 +116,7 @@ def check_truth(scenario: Scenario, *, output: Path, observer: Observer) -> Trut
     pairs = [
         Pair(
             real=Seen(
-                times_s=[round(it.time_s - iteration.free_s, 6) for it in iteration.reports],
+                times_s=[round(it.done_s - iteration.free_s, 6) for it in iteration.reports],
                 reported_bytes=[it.claimed_bytes for it in iteration.reports],
             ),
             emulated=reports_between(rows.rows, free_s, end_s),
