@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from emulator.errors import ConfigError
-from emulator.summary import SeriesRow, read_series, write_series
+from emulator.series import read_series, write_series
+from emulator.summary import SeriesRow
 
 _GUEST: Final = "guest"
 

@@ -56,7 +56,7 @@ def summarize_guests(
     return msgspec.structs.replace(
         first,
         guest=added([one.guest for one in each]),
-        host=host_figures(sampler.rows, host_cpu_s),
+        host=host_figures(sampler.rows, host_cpu_s, guests),
         hinting=_hinting(guests, each),
         balloon=added([one.balloon for one in each]),
         page_cache=added([one.page_cache for one in each]),

@@ -41,11 +41,13 @@ from emulator.errors import MachineLacks
 from emulator.guest.balloon.balloon import Balloon
 from emulator.guest.balloon.shortage import OutOfMemory
 from emulator.guest.balloon.task import BalloonTask
+from emulator.guest.clock import Clock
 from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Mechanism
 from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.layout import PHASES_MAX
 from emulator.guest.mm.views import GuestMemory
+from emulator.guest.swap_in import SwapIn
 from emulator.host.managers.manager import Manager
 from emulator.host.migration import Migration
 from emulator.machine_parts import (
@@ -55,6 +57,7 @@ from emulator.machine_parts import (
     load_balloon_manager,
     load_parts,
     queue_layouts,
+    swap_actors,
 )
 from emulator.memory_map import (
     HOST_LAYOUT,
@@ -70,7 +73,8 @@ from emulator.workloads.workload import Workload, files_of
 
 # What a guest's processes wake each other by: "freed" the hinting task, "short" and "config" the
 # balloon's tasks, relief.CPU a vCPU that was out of memory, "kswapd" and "flusher" the tasks of the
-# page cache, and for each queue NAME.kick the device and NAME.call the driver.
+# page cache, "pressure" the host's swap and swap.ACTOR who waits for that, and for each queue
+# NAME.kick the device and NAME.call the driver.
 Wires = Mapping[str, Notifier]
 
 
@@ -148,7 +152,9 @@ class Machine:
         try:
             guest, virtual = scenario.guest, scenario.run.launcher == "virtual"
             huge = virtual and guest.ram == "accounted" and scenario.host.huge_pages
-            ram = GuestRam.create(guest.ram, guest.memory_bytes, huge=huge)
+            ram = GuestRam.create(
+                guest.ram, guest.memory_bytes, huge=huge, swap_actors=swap_actors(scenario)
+            )
             for name, layout in layouts.items():
                 regions[name] = Region.create(layout) if shared else Region.private(layout)
         except OSError as error:
@@ -169,7 +175,8 @@ class Machine:
         mechanism, workload = load_parts(handle.scenario)
         regions = {part: Region.attach(*getattr(handle, part)) for part in parts}
         guest = handle.scenario.guest
-        ram = GuestRam(ram_fd, guest.ram, guest.memory_bytes)
+        actors = swap_actors(handle.scenario)
+        ram = GuestRam(ram_fd, guest.ram, guest.memory_bytes, swap_actors=actors)
         return cls(handle.scenario, ram, regions, mechanism, workload)
 
     def handle(self) -> Handle:
@@ -215,7 +222,9 @@ class Machine:
         inflatable = self.balloon_config is not None
         vcpus = range(self.scenario.guest.vcpus if inflatable else 0)
         names = ["freed", "short", "config", *(["kswapd", "flusher"] if self.file_pages else [])]
-        return [*names, *queues, *(f"relief.{cpu}" for cpu in vcpus)]
+        names += ["pressure"] if self.ram.swap_actors else []
+        swapping = (f"swap.{actor}" for actor in range(self.ram.swap_actors))
+        return [*names, *queues, *(f"relief.{cpu}" for cpu in vcpus), *swapping]
 
     def reporter(self, wires: Wires) -> FreePageReporter | FreePageHinter:
         """The hinting task's way to the device; empties the ring."""
@@ -266,6 +275,20 @@ class Machine:
             return None
         state, shortages = self.guest["balloon"], self.guest["shortages"]
         return OutOfMemory(state, shortages, cpu, wires["short"], wires[f"relief.{cpu}"])
+
+    def swap_in(self, actor: int, clock: Clock, wires: Wires) -> SwapIn | None:
+        """What an actor does about the host's swap; None where it has none."""
+        if not self.ram.swap_actors:
+            return None
+        return SwapIn(
+            self.ram.swap_view().traffic,
+            self.ram.swap_control(),
+            actor,
+            clock,
+            read_s=self.scenario.host.swap_read_s,
+            pressure=wires["pressure"],
+            relief=wires[f"swap.{actor}"],
+        )
 
     def stats_driver(self) -> StatsDriver:
         """The guest's half of the statistics queue; empties the ring."""

@@ -26,6 +26,11 @@ def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
+    if scenario.host.swap_bytes is not None and getattr(workload, "migration", None) is not None:
+        raise ConfigError(
+            f"{scenario.where('host')}.swap: a guest that is migrated is not swapped out; leave "
+            f"the key out"
+        )
     return mechanism, workload
 
 
@@ -60,6 +65,11 @@ def features_of(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
     if balloon is not None:
         names += ["must_tell_host", "stats_vq"] + ["deflate_on_oom"] * balloon.deflate_on_oom
     return feature_bits(names)
+
+
+def swap_actors(scenario: Scenario) -> int:
+    """How many access RAM that the host can swap out: vCPUs and kernel; 0: it has no swap."""
+    return 0 if scenario.host.swap_bytes is None else scenario.guest.vcpus + 1
 
 
 def check_transport(scenario: Scenario) -> None:

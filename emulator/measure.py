@@ -13,7 +13,7 @@ from emulator.guest.histogram import percentile
 from emulator.guest.kernel_task import Standing
 from emulator.guest.mm.layout import ACTOR_LOST, PAGE_SIZE
 from emulator.machine import Machine
-from emulator.sampler import Sampler
+from emulator.sampler import Sampler, swap_pages
 from emulator.summary import (
     AllocLatency,
     BalloonFigures,
@@ -80,7 +80,7 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
             ram=scenario.guest.ram,
             page_metadata_bytes=metadata_bytes(guest),
         ),
-        host=host_figures(rows, times.host_cpu_s),
+        host=host_figures(rows, times.host_cpu_s, [machine]),
         hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
         balloon=balloon_figures(guest, host, times),
         page_cache=page_cache_figures(guest.get("page_cache.control"), rows),
@@ -113,8 +113,10 @@ def metadata_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> int:
     return sum(guest[name].nbytes for name in ("pages", "pageblocks", "zones", "pcps"))
 
 
-def host_figures(rows: Sequence[SeriesRow], cpu_s: float | None) -> HostFigures:
-    """Residency over the run."""
+def host_figures(
+    rows: Sequence[SeriesRow], cpu_s: float | None, machines: Sequence[Machine] = ()
+) -> HostFigures:
+    """Residency over the run, and what of these guests was swapped out."""
     resident = np.array([row.resident_bytes or 0 for row in rows], dtype=np.float64)
     time_s = np.array([row.time_s for row in rows])
     footprint = np.trapezoid(resident, time_s) / _GIB / 60
@@ -124,7 +126,26 @@ def host_figures(rows: Sequence[SeriesRow], cpu_s: float | None) -> HostFigures:
         resident_bytes_end=int(resident[-1]),
         footprint_gib_min=float(footprint),
         cpu_s=cpu_s,
+        **swap_figures(machines, rows),
     )
+
+
+def swap_figures(machines: Sequence[Machine], rows: Sequence[SeriesRow]) -> dict[str, Any]:
+    """Those of HostFigures that are about the swap; none where there is none."""
+    found = [swap_pages(machine.ram, machine.host) for machine in machines]
+    swaps = [one for one in found if one is not None]
+    if not swaps:
+        return {}
+    waited_ns = sum(int(machine.ram.swap_view().traffic["waited_ns"].sum()) for machine in machines)
+    return {
+        "swapped_bytes_peak": max(row.swapped_bytes or 0 for row in rows),
+        "swapped_bytes_end": sum(one.inside for one in swaps) * PAGE_SIZE,
+        "swap_out_bytes": sum(one.out for one in swaps) * PAGE_SIZE,
+        "swap_in_bytes": sum(one.back for one in swaps) * PAGE_SIZE,
+        "swap_dropped_bytes": sum(one.dropped for one in swaps) * PAGE_SIZE,
+        "swap_wait_s": waited_ns / 1e9,
+        "swap_full": max(int(machine.host[0]["swap_full"]) for machine in machines),
+    }
 
 
 def own_figures(machine: Machine) -> dict[str, Any] | None:

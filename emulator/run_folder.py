@@ -34,7 +34,8 @@ from emulator.guests_series import read_guests_series
 from emulator.interrupt import deferred_interrupt
 from emulator.machine_check import describe_machine, describe_versions
 from emulator.observer import Observer
-from emulator.summary import SeriesRow, Summary, from_json, read_series, to_json, write_series
+from emulator.series import read_series, write_series
+from emulator.summary import SeriesRow, Summary, from_json, to_json
 
 RUNS: Final = Path("runs")
 SCENARIO: Final = "scenario.toml"

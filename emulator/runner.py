@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emulator.config.requirements import require_guests
+from emulator.config.requirements import require_guests, require_swap
 from emulator.config.scenario import Scenario
 from emulator.errors import MechanismFailed
 from emulator.guest.hinting.blame import blame
@@ -30,6 +30,7 @@ def run(scenario: Scenario, *, output: Path, observer: Observer) -> Summary:
     """
     require_machine()
     require_guests(scenario)
+    require_swap(scenario)
     if scenario.run.launcher == "uml":
         from emulator.uml.run_task import run_uml
 

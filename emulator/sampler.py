@@ -32,6 +32,27 @@ def page_cache_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> CacheBytes:
     return CacheBytes(*(int(count) * PAGE_SIZE for count in pages))
 
 
+class SwapPages(NamedTuple):
+    """Pages between a guest's memory and its host's swap since the run began."""
+
+    out: int
+    back: int
+    dropped: int  # discarded while they were there
+
+    @property
+    def inside(self) -> int:
+        """What is there now."""
+        return self.out - self.back - self.dropped
+
+
+def swap_pages(ram: GuestRam, host: npt.NDArray[Any]) -> SwapPages | None:
+    """Of a guest, by HOST[1]; None if its host has no swap."""
+    if not ram.swap_actors:
+        return None
+    back = int(ram.swap_view().traffic["swapped_in_pages"].sum())
+    return SwapPages(int(host[0]["swapped_out_pages"]), back, int(host[0]["swap_dropped_pages"]))
+
+
 class Sampler:
     """Samples one guest; `guest`: the arrays of its segment, `host`: HOST[1]."""
 
@@ -49,7 +70,9 @@ class Sampler:
         if self._ram.kind == "memfd":
             return self._ram.file_resident_bytes()
         faulted = int(self._guest["actors"]["faults"].sum()) * PAGE_SIZE
-        return faulted - int(self._host[0]["returned_bytes"])
+        swap = swap_pages(self._ram, self._host)
+        away = 0 if swap is None else (swap.out - swap.back) * PAGE_SIZE
+        return faulted - int(self._host[0]["returned_bytes"]) - away
 
     def note(self, time_s: float) -> None:
         """Only what is resident, for the ends of phases."""
@@ -59,6 +82,7 @@ class Sampler:
         """One row, kept in `rows`."""
         zones, actors = self._guest["zones"], self._guest["actors"]
         balloon, cache = self._guest.get("balloon"), page_cache_bytes(self._guest)
+        swap = swap_pages(self._ram, self._host)
         row = SeriesRow(
             time_s=round(time_s, 6),
             resident_bytes=self.resident_bytes(),
@@ -71,6 +95,7 @@ class Sampler:
             reports=int(self._guest["hinting"][0]["reports"]),
             dirty_bytes=cache.dirty,
             host_cache_bytes=cache.host,
+            swapped_bytes=None if swap is None else swap.inside * PAGE_SIZE,
         )
         self.rows.append(row)
         self.noted.append((row.time_s, row.resident_bytes or 0))

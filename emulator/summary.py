@@ -1,11 +1,9 @@
-"""What a run measured: `summary.json` (schema 1) and `series.csv`, as types.
+"""What a run measured: `summary.json` (schema 1) and a row of `series.csv`, as types.
 
 Units are in the names.  A figure that was not measured is None (`null`, or an empty cell), never 0.
 The structs hold what they are given; reading a file checks it.
 """
 
-import csv
-import io
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn, TypeVar, get_args, get_type_hints
 
@@ -18,7 +16,6 @@ from emulator.errors import ConfigError
 
 SCHEMA: Final = 1
 _LISTS: Final = ("phases", "guests")
-_COLUMNS_ONCE: Final = 8  # Of `series.csv`, before there was a page cache.
 
 T = TypeVar("T")
 
@@ -69,6 +66,14 @@ class HostFigures(_Section, frozen=True):
     resident_bytes_end: int | None = None
     footprint_gib_min: float | None = None  # Resident memory integrated over time, GiB minutes.
     cpu_s: float | None = None
+    # Of a host that has a swap.
+    swapped_bytes_peak: int | None = None
+    swapped_bytes_end: int | None = None
+    swap_out_bytes: int | None = None
+    swap_in_bytes: int | None = None
+    swap_dropped_bytes: int | None = None  # Discarded there.
+    swap_wait_s: float | None = None  # What the guest's actors waited for the host, in sum.
+    swap_full: int | None = None  # How often the host was over its limit without room for more.
 
 
 class HintingFigures(_Section, frozen=True):
@@ -215,6 +220,7 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     reports: int | None = None
     dirty_bytes: int | None = None
     host_cache_bytes: int | None = None
+    swapped_bytes: int | None = None
 
 
 class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,41 +334,6 @@ def is_sound(summary: Summary, results: Iterable[ExpectationResult]) -> bool:
     """Whether every expectation was met, the oracle found no violation and no vCPU was lost."""
     unharmed = not summary.oracle.violations and not summary.vcpus.lost
     return unharmed and all(result.passed for result in results)
-
-
-def write_series(rows: Iterable[SeriesRow]) -> str:
-    """The text of `series.csv`: a header, then a line a row; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(SeriesRow.__struct_fields__)
-    for row in rows:
-        writer.writerow("" if v is None else v for v in msgspec.structs.astuple(row))
-    return text.getvalue()
-
-
-def read_series(text: str, *, where: str = "series.csv") -> list[SeriesRow]:
-    """The rows of `series.csv`.  Raises `ConfigError` naming `where` and the line."""
-    columns = SeriesRow.__struct_fields__
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise ConfigError(f"{where}: damaged: {error}") from None
-    if not lines or tuple(lines[0]) not in (columns, columns[:_COLUMNS_ONCE]):
-        raise ConfigError(f"{where}: damaged: the first line must be {','.join(columns)}")
-    columns = tuple(lines[0])
-    rows = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) != len(columns):
-            raise ConfigError(
-                f"{where}: damaged: line {number} has {len(cells)} cells, not {len(columns)}"
-            )
-        values = {c: cell for c, cell in zip(columns, cells, strict=True) if cell != ""}
-        try:
-            rows.append(msgspec.convert(values, SeriesRow, strict=False))
-        except msgspec.ValidationError as error:
-            text_of_error = str(error).replace("`", "")
-            raise ConfigError(f"{where}: damaged: line {number}: {text_of_error}") from None
-    return rows
 
 
 class _Version(msgspec.Struct):

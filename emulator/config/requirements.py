@@ -20,6 +20,26 @@ def require_memory(scenario: Scenario, *, available_bytes: int) -> None:
         )
 
 
+def require_swap(scenario: Scenario) -> None:
+    """Raise `ConfigError` where the host cannot swap, or has less than its guests hold for good."""
+    host, guest = scenario.host, scenario.guest
+    if host.swap_bytes is None or host.memory_bytes is None:
+        return
+    where = scenario.where("host")
+    if guest.ram != "accounted" or scenario.run.launcher == "uml":
+        raise ConfigError(
+            f"{where}.swap: only accounted RAM can be swapped out; use --set guest.ram=accounted, "
+            f"or leave the key out"
+        )
+    kept = sum(zone.reserved_bytes for zone in guest.all_zones) + LARGEST_BLOCK_BYTES
+    needed = scenario.guests.count * kept
+    if host.memory_bytes < needed:
+        raise ConfigError(
+            f"{where}.memory: {write_size(host.memory_bytes)} is less than what "
+            f"{scenario.guests.count} guests cannot do without; use {write_size(needed)} or more"
+        )
+
+
 def require_guests(scenario: Scenario) -> None:
     """Raise `ConfigError` for several guests where there can be one only."""
     if scenario.guests.count == 1:

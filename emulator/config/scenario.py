@@ -25,6 +25,7 @@ from emulator.config.cost import CostConfig
 from emulator.config.expectations import Expectation, decode_expectation, encode_expectation
 from emulator.config.guest import GuestConfig, decode_guest
 from emulator.config.guests import GuestsConfig
+from emulator.config.host import HostConfig
 from emulator.config.overrides import apply_overrides
 from emulator.config.page_cache import PageCacheConfig, decode_page_cache
 from emulator.config.parameters import (
@@ -41,28 +42,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 SCENARIOS: Final = ROOT / "scenarios"
 _SAMPLE_S_MIN: Final = 0.001
 _SEED_MAX: Final = (1 << 63) - 1
-
-
-class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The host, where it is modelled and not measured: in virtual time.
-
-    `discard`: how fast it gives memory back; 7.8 GiB/s is what punching 2 MiB holes into a memfd
-    of small pages reaches on the reference machine.
-    `huge_pages`: the host backs accounted RAM by pages of 2 MiB where nothing is behind any of
-    their 512 pages; a discard of a part splits one.
-    `memory`: what balloon managers take the host to have for its guests, under either launcher.
-    Nothing is enforced: what guests have resident beyond it is shown as it is, and not swapped.
-    """
-
-    discard_bytes_per_s: float = 7.8 * (1 << 30)
-    huge_pages: bool = False
-    memory_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.discard_bytes_per_s <= 0:
-            raise ValueError("discard: must be above 0")
-        if self.memory_bytes is not None and self.memory_bytes <= 0:
-            raise ValueError("memory: must be above 0; leave the key out where it is not limited")
 
 
 class MechanismConfig(msgspec.Struct, frozen=True, kw_only=True):

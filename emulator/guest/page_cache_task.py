@@ -26,6 +26,7 @@ from emulator.guest.mm.reclaim_kernels import (
 )
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.mm.write_back_kernels import begin_write_back, end_write_back
+from emulator.guest.swap_in import SwapIn
 
 _PAGES_AT_ONCE: Final = 256  # 1 MiB on its way to the disk at a time.
 
@@ -94,15 +95,21 @@ class Kswapd:
 
 
 class WriteBack:
-    """Writes dirty pages at a pace; `ram` is where they are read."""
+    """Writes dirty pages at a pace; `ram` is where they are read; `swap`: from there at first."""
 
     def __init__(
-        self, mm: GuestMemory, ram: RamView, clock: Clock, config: PageCacheConfig
+        self,
+        mm: GuestMemory,
+        ram: RamView,
+        clock: Clock,
+        config: PageCacheConfig,
+        swap: SwapIn | None = None,
     ) -> None:
         self._mm = mm
         self._ram = ram
         self._clock = clock
         self._config = config
+        self._swap = swap
         self._actor = int(mm.kernel[0]["nr_cpus"])
         self._control: Any = mm.cache.control[0]
         self._batch = np.zeros(_PAGES_AT_ONCE, WRITE_BACK)
@@ -128,6 +135,8 @@ class WriteBack:
         if count == 0:
             await trio.lowlevel.checkpoint()
             return False
+        if self._swap is not None:
+            await self._swap.settle()
         await trio.sleep(count * PAGE_SIZE / self._config.write_back_bytes_per_s)
         self._clock.now_s()
         end_write_back(self._mm, self._actor, self._batch, count)

@@ -5,6 +5,9 @@ verifies the word before it frees the page.  A discard of a page in use is found
 violation, because the discard really takes the content away.
 
     word = pfn << 32 | generation         never 0, which is what a discarded page reads as
+
+Both are accesses: a page that the host had swapped out comes back.  A program does not read its
+memory again before it ends; that it is verified then stands for its having used it meanwhile.
 """
 
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 from devices.memory.jit import i64, kernel
 from devices.memory.ram import BACKED, HUGE_PAGES, HUGE_SHIFT
 from emulator.guest.mm.layout import ALLOCATED, RESERVED
+from emulator.guest.swap_kernels import note_access
 
 _GENERATION_MASK = 0xFFFFFFFF
 
@@ -54,6 +58,7 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
             ram.words[page] = (page << 32) | generation
         actor["faults"] += faults
         actor["huge_faults"] += huge
+        note_access(ram, cpu, pfn, size, faults)
     else:
         for page in range(pfn, pfn + size):
             ram.words[page << ram.shift] = (page << 32) | generation
@@ -71,6 +76,7 @@ def verify_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
     generation = i64(page_record["stamp"])
     for page in range(pfn, pfn + size):
         bad += i64(ram.words[page << ram.shift] != ((page << 32) | generation))
+    note_access(ram, cpu, pfn, size, 0)
     actor["pages_checked"] += size
     actor["held_pages"] -= size
     actor["violations"] += bad
@@ -81,7 +87,9 @@ def touch_reserved(mm: Any, ram: Any, z: int) -> None:
     """Touch what the guest's kernel holds of zone `z` from boot."""
     at = i64(mm.zones[z]["start_pfn"])
     end = i64(mm.zones[z]["end_pfn"])
-    actor = mm.actors[i64(mm.kernel[0]["nr_cpus"])]
+    nr_cpus = i64(mm.kernel[0]["nr_cpus"])
+    actor = mm.actors[nr_cpus]
+    before = i64(actor["faults"])
     while at < end and mm.pages[at]["kind"] == RESERVED:
         size = i64(1) << i64(mm.pages[at]["order"])
         for page in range(at, at + size):
@@ -91,3 +99,4 @@ def touch_reserved(mm: Any, ram: Any, z: int) -> None:
                 actor["huge_faults"] += backed >> HUGE_SHIFT
             ram.words[page << ram.shift] = (page << 32) | _GENERATION_MASK
         at += size
+    note_access(ram, nr_cpus, at, 0, i64(actor["faults"]) - before)

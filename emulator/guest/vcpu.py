@@ -19,6 +19,7 @@ from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import ACTOR_LOST, ACTOR_RUNNING
 from emulator.guest.mm.page_alloc_kernels import drain_if_requested
 from emulator.guest.mm.views import GuestMemory
+from emulator.guest.swap_in import SwapIn
 
 _BARRIER_POLL_S: Final = 0.001
 _SHORTAGES_MAX: Final = 64  # in a row, without a page for this vCPU: then the allocation fails
@@ -51,6 +52,7 @@ class Vcpu:
         out_of_memory: OutOfMemory | None = None,
         costs: GuestCosts | None = None,
         files: FileIo | None = None,
+        swap: SwapIn | None = None,
     ) -> None:
         assert phases.dtype == PHASE
         self.index: Final = index
@@ -66,6 +68,7 @@ class Vcpu:
         self._phase_count = 0
         self._freed = freed
         self.files: Final = files
+        self._swap = swap
         # Whom it asks when it is out of memory, in this order.
         self._helpers = [it for it in (files, out_of_memory) if it is not None]
         self._on_phase = on_phase
@@ -116,8 +119,7 @@ class Vcpu:
             got = batch(done, asked)
             done += got
             self.after_batch()
-            if self.files is not None:
-                began_s += await self.files.settle()
+            began_s += await self.settle()
             if self._helpers and self._actor["failed_allocations"] > failed:
                 shortages = 1 if got else shortages + 1
                 short_s = self.clock.now_s()
@@ -147,10 +149,19 @@ class Vcpu:
         """
         if for_all and self._costs is not None:
             self._bill = Bill(self._costs, slice(None))
+        if for_all and self._swap is not None:
+            self._swap.count_all()
         now_s = self.clock.now_s()
         if self._bill is not None:
             self._bill.begin(now_s)
         return now_s
+
+    async def settle(self) -> float:
+        """After a batch: wait for the disks that it needed, the host's swap first.  Seconds."""
+        waited_s = 0.0 if self._swap is None else await self._swap.settle()
+        if self.files is not None:
+            waited_s += await self.files.settle()
+        return waited_s
 
     async def pay(self) -> float:
         """Take the time that is owed since the last payment; returns it, s."""

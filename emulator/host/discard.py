@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.memory.address_space import MemoryRegion
-from devices.memory.ram import PAGE_SIZE, GuestRam
+from devices.memory.ram import PAGE_SIZE, GuestRam, RamView
 from emulator.host.discard_kernels import (
     SCRATCH,
     SCRATCH_WORDS,
@@ -48,7 +48,7 @@ class Discardable:
 
     fd, offset_bytes:  the file, and where in it the region begins, a multiple of the page size
     words:             for accounted RAM i8[pages], and no file is needed; else the mapped bytes
-    huge:              for accounted RAM, RamView.huge; None: it is not accounted
+    accounted:         the RAM's view, if it is; else None
     """
 
     def __init__(
@@ -58,23 +58,23 @@ class Discardable:
         words: npt.NDArray[Any],
         *,
         pages: int,
-        huge: npt.NDArray[np.int64] | None = None,
+        accounted: RamView | None = None,
     ) -> None:
         self._fd = fd
         self._offset_bytes = offset_bytes
         self._words = words
-        self._huge = huge
+        self._accounted = accounted
         self._returned = np.zeros(pages, np.uint8)
         self._first, self._end = pages, 0  # Of the pages that may have been returned, of a file.
-        self._resident = np.zeros(pages if huge is None else 0, np.uint8)
+        self._resident = np.zeros(pages if accounted is None else 0, np.uint8)
         self._scratch = np.zeros(SCRATCH_WORDS, SCRATCH)
 
     @classmethod
     def of_ram(cls, ram: GuestRam) -> "Discardable":
         """An emulated guest's RAM."""
         view, pages = ram.view(), ram.size_bytes // PAGE_SIZE
-        huge = view.huge if ram.kind == "accounted" else None
-        return cls(ram.fd, 0, view.words, pages=pages, huge=huge)
+        accounted = view if ram.kind == "accounted" else None
+        return cls(ram.fd, 0, view.words, pages=pages, accounted=accounted)
 
     @classmethod
     def of_memory(cls, region: MemoryRegion) -> "Discardable":
@@ -90,10 +90,14 @@ class Discardable:
         account: a record of HOST, which counts what is known of accounted RAM only.
         OSError if the system refuses.
         """
-        if self._huge is not None:
-            forgotten, discards, whole = forget(self._words, self._huge, joined, self._returned)
+        ram = self._accounted
+        if ram is not None:
+            forgotten, discards, whole, in_swap = forget(
+                ram.words, ram.huge, ram.swap_marks(), joined, self._returned
+            )
             account["discards"] += discards
             account["huge_pages"] += whole
+            account["swap_dropped_pages"] += in_swap
             return int(forgotten)
         last = joined[-1]
         self._first = min(self._first, int(joined[0]["offset"]) // PAGE_SIZE)
@@ -113,7 +117,7 @@ class Discardable:
 
     def still_gone_bytes(self) -> int:
         """Of what was given back, the bytes that are not resident now."""
-        if self._huge is not None:
+        if self._accounted is not None:
             return int(count_still_forgotten(self._words, self._returned))
         first, end = self._first, self._end
         if first >= end:  # A region may be far larger than what is behind it.

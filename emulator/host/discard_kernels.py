@@ -15,8 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numba import types
 
+from devices.memory.atomics import exchange
 from devices.memory.jit import i64, interpreted, kernel
 from devices.memory.ram import HUGE_PAGES, HUGE_SHIFT, PAGE_SIZE
+from devices.memory.swap_layout import PAGE_SWAPPED, PAGE_YOUNG
 
 _SEEK_DATA: Final = 3
 _SEEK_HOLE: Final = 4
@@ -121,9 +123,13 @@ def punch(
 
 
 @kernel(inner=True)
-def _forget_pages(words: Any, huge: Any, first: int, end: int, returned: Any) -> int:
-    """Pages that were resident; a huge page of which only a part is discarded is split."""
+def _forget_pages(
+    words: Any, huge: Any, marks: Any, first: int, end: int, returned: Any
+) -> tuple[int, int]:
+    """Pages that were resident, and that were swapped out; a huge page of which only a part is
+    discarded is split."""
     found = i64(0)
+    dropped = i64(0)
     for page in range(first, end):
         if words[page] != 0:
             words[page] = 0
@@ -131,19 +137,26 @@ def _forget_pages(words: Any, huge: Any, first: int, end: int, returned: Any) ->
             found += 1
             if huge.size != 0:
                 huge[page >> HUGE_SHIFT] = 0
-    return found
+            if marks.size != 0 and exchange(marks, page, "mark", PAGE_YOUNG) == PAGE_SWAPPED:
+                returned[page] = 0
+                found -= 1
+                dropped += 1
+    return found, dropped
 
 
 @kernel
-def forget(words: Any, huge: Any, ranges: Any, returned: Any) -> tuple[int, int, int]:
+def forget(
+    words: Any, huge: Any, marks: Any, ranges: Any, returned: Any
+) -> tuple[int, int, int, int]:
     """The same for accounted RAM: `words` (i8 a page) become 0.
 
-    huge: RamView.huge.  Returns the bytes returned, how many ranges held any, and how many huge
-    pages were given back whole.
+    huge, marks: as in RamView.  Returns the bytes returned, how many ranges held any, how many huge
+    pages were given back whole, and how many pages were in the swap, which frees no memory.
     """
     total = i64(0)
     discards = i64(0)
     whole = i64(0)
+    in_swap = i64(0)
     for index in range(len(ranges)):
         first = i64(ranges[index]["offset"]) // PAGE_SIZE
         end = first + i64(ranges[index]["length"]) // PAGE_SIZE
@@ -152,11 +165,13 @@ def forget(words: Any, huge: Any, ranges: Any, returned: Any) -> tuple[int, int,
             until = min((first | (HUGE_PAGES - 1)) + 1, end)
             if huge.size != 0 and until - first == HUGE_PAGES:
                 whole += huge[first >> HUGE_SHIFT]
-            found += _forget_pages(words, huge, first, until, returned)
+            resident, dropped = _forget_pages(words, huge, marks, first, until, returned)
+            found += resident
+            in_swap += dropped
             first = until
         discards += i64(found != 0)
         total += found * PAGE_SIZE
-    return total, discards, whole
+    return total, discards, whole, in_swap
 
 
 @kernel

@@ -22,6 +22,9 @@ HOST: Final = np.dtype(
         ("guest_statistics", "<i8"),  # how often the guest sent its figures
         ("discards", "<i8"),  # of `ranges`, those that held any memory (accounted RAM only)
         ("huge_pages", "<i8"),  # given back whole (accounted RAM only)
+        ("swapped_out_pages", "<i8"),  # written to the swap
+        ("swap_dropped_pages", "<i8"),  # discarded there: nobody wanted them back
+        ("swap_full", "<i8"),  # how often the host was over its limit and found no room for more
     ],
     align=True,
 )

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from devices.memory.ram import PAGE_SIZE, GuestRam
 from emulator.host.managers.manager import HostSight
+from emulator.host.swap_kernels import count_resident
 
 
 def resident_bytes(ram: GuestRam) -> int:
-    """Of a file its blocks; of accounted RAM the pages that hold anything, counted."""
+    """Of a file its blocks; of accounted RAM the pages that hold anything and are not swapped out,
+    counted."""
     if ram.kind == "memfd":
         return ram.file_resident_bytes()
-    return int(np.count_nonzero(ram.view().words)) * PAGE_SIZE
+    view = ram.view()
+    return int(count_resident(view.words, view.swap_marks())) * PAGE_SIZE
 
 
 def host_sight(

@@ -37,6 +37,7 @@ from emulator.launch.failure import describe
 from emulator.launch.fork_server_process import SUPERVISOR_GONE
 from emulator.launch.migration import migration_task
 from emulator.launch.page_cache import boot_files, file_io, page_cache_task
+from emulator.launch.swap import start_swap
 from emulator.launch.vhost_user_task import MachineService, attached_machine
 from emulator.machine import Handle, Machine, Wires
 
@@ -187,6 +188,7 @@ async def _vcpu(index: int, wires: Wires, machine: Machine, channel: Channel) ->
             on_phase=lambda: phase_began.set(),
             out_of_memory=machine.out_of_memory(index, wires),
             files=file_io(machine, mm, index, wires, clock),
+            swap=machine.swap_in(index, clock, wires),
         )
         nursery.start_soon(end_with_supervisor)
         nursery.start_soon(tell_phases)
@@ -262,6 +264,7 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
         return
     began_cpu_s = _cpu_s()
     async with trio.open_nursery() as nursery:
+        start_swap(nursery, guests)
         for (machine, wires), device, discarder in zip(guests, devices, discarders, strict=True):
             migration = migration_task(machine, device, discarder.discard)
             serve = partial(serve_guest, device, discarder, machine.host, migration=migration)

@@ -31,9 +31,10 @@ def page_cache_task(
     if not machine.file_pages:
         return None
     flusher = wires["flusher"]
+    swap = machine.swap_in(machine.scenario.guest.vcpus, clock, wires)
     return PageCacheTask(
         Kswapd(mm, clock, freed=wires["freed"], flusher=flusher),
-        WriteBack(mm, machine.ram.view(), clock, machine.page_cache_config),
+        WriteBack(mm, machine.ram.view(), clock, machine.page_cache_config, swap),
         wake_kswapd=wires["kswapd"],
         wake_flusher=flusher,
     )

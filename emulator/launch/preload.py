@@ -17,6 +17,7 @@ import msgspec
 import emulator.commands.application  # noqa: F401  (what children import as __main__)
 from devices.memory.jit import CACHE_FOLDER, interpreted
 from emulator.config.balloon import BalloonConfig, ManagerConfig
+from emulator.config.host import HostConfig
 from emulator.config.scenario import Scenario, decode_scenario
 from emulator.launch.fork_server import PRELOAD_VARIABLE
 from emulator.launch.virtual import run_virtual
@@ -40,6 +41,7 @@ def marker(scenario: Scenario) -> Path:
     """Exists once the kernels for such a scenario are compiled and kept."""
     kind = f"{Path(scenario.mechanism.name).name}-{scenario.workload.kind}-{scenario.guest.ram}"
     kind += "-balloon" if scenario.balloon is not None else ""
+    kind += "-swap" if scenario.host.swap_bytes is not None else ""
     return CACHE_FOLDER / f"{kind.replace(':', '-')}.compiled"
 
 
@@ -66,6 +68,7 @@ def rehearse(scenario: Scenario) -> None:
         scenario,
         guest=guest,
         balloon=None if balloon is None else _REHEARSED_BALLOON,
+        host=_rehearsed_host(scenario.host),
         run=msgspec.structs.replace(scenario.run, sample_s=1.0, time_limit_s=None),
     )
     # One that would not report anything so small says which of its kind does.
@@ -73,6 +76,13 @@ def rehearse(scenario: Scenario) -> None:
     with Machine.create_for(small, mechanism, workload.rehearsal(), shared=False) as machine:
         run_virtual([machine], NullObserver())
     note_compiled(scenario)
+
+
+def _rehearsed_host(host: HostConfig) -> HostConfig:
+    """One that must swap, if it can."""
+    if host.swap_bytes is None:
+        return host
+    return msgspec.structs.replace(host, memory_bytes=1 << 20, swap_bytes=_REHEARSAL_BYTES)
 
 
 for _text in json.loads(os.environ.get(PRELOAD_VARIABLE, "[]")):

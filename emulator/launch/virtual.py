@@ -38,6 +38,7 @@ from emulator.launch.balloon import ask_machine, manage_machine
 from emulator.launch.failure import first_cause
 from emulator.launch.migration import migration_task
 from emulator.launch.page_cache import boot_files, file_io, page_cache_task
+from emulator.launch.swap import start_swap
 from emulator.machine import Machine, Wires
 from emulator.measure import RunTimes
 from emulator.observer import Observer
@@ -183,6 +184,7 @@ class _Guest:
                 out_of_memory=machine.out_of_memory(index, self.wires),
                 costs=self.guest_costs,
                 files=file_io(machine, self.kernel.mm, index, self.wires, self.clock),
+                swap=machine.swap_in(index, self.clock, self.wires),
             )
             nursery.start_soon(run_vcpu, vcpu, work)
 
@@ -197,6 +199,7 @@ async def _run(
             outer.start_soon(partial(_sample, sampler, scenario.run.sample_s, observer))
             # The hinting tasks end before the host does: a report under way needs the host.
             async with trio.open_nursery() as nursery:
+                start_swap(outer, [(guest.machine, guest.wires) for guest in guests])
                 for guest in guests:
                     guest.start_kernel(nursery, outer, [machine.ram for machine in machines])
                 try:

@@ -196,6 +196,8 @@ class PlainView:
         words += [f"reports {count_text(row.reports)}"]
         if row.balloon_bytes is not None:
             words += [f"balloon {size_text(row.balloon_bytes)}"]
+        if row.swapped_bytes is not None:
+            words += [f"swapped {size_text(row.swapped_bytes)}"]
         if self._rate.per_second is not None:
             words += [rate_text(self._rate.per_second)]
         self._print("; ".join([", ".join(words), *self._details]))
@@ -307,6 +309,7 @@ class LiveView:
             ("reported", row.guest_reported_bytes, "magenta"),
             ("page cache", row.page_cache_bytes, "green"),
             ("balloon", row.balloon_bytes, "blue"),
+            ("swapped out", row.swapped_bytes, "red"),
         ):
             if size is not None or label in _ALWAYS:
                 bars.add_row(label, self._bar(size, style), size_text(size))

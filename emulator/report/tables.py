@@ -83,10 +83,10 @@ def setup_words(summary: Summary) -> list[str]:
 
 
 def figure_tables(summary: Summary) -> tuple[FigureTable, ...]:
-    """All tables of a run; those of mechanism, balloon, page cache and workload only if these have
-    figures."""
+    """All tables of a run; those of swap, mechanism, balloon, page cache and workload only if these
+    have figures."""
     mechanism = _own("Mechanism", summary.hinting.mechanism or {})
-    own = (*mechanism, *_balloon(summary), *_page_cache(summary))
+    own = (*_swap(summary), *mechanism, *_balloon(summary), *_page_cache(summary))
     tables = (_host(summary), _hinting(summary), *own, _cost(summary), _vcpus(summary))
     more = (_stranded(summary), _oracle(summary), *_own("Workload", summary.workload))
     return tables + more
@@ -108,6 +108,22 @@ def _host(summary: Summary) -> FigureTable:
             _seconds("CPU time of the host", host.cpu_s),
         ),
     )
+
+
+def _swap(summary: Summary) -> tuple[FigureTable, ...]:
+    host = summary.host
+    if host.swapped_bytes_end is None:
+        return ()
+    figures = (
+        size_figure("swapped at the peak", host.swapped_bytes_peak),
+        size_figure("swapped at the end", host.swapped_bytes_end),
+        size_figure("swapped out", host.swap_out_bytes),
+        size_figure("swapped in", host.swap_in_bytes),
+        size_figure("discarded there", host.swap_dropped_bytes),
+        _seconds("guests waited for that", host.swap_wait_s),
+        _count("times without room", host.swap_full, "times", bad=bool(host.swap_full)),
+    )
+    return (FigureTable("Host's swap", figures),)
 
 
 def _with_unit(text: str, value: float | None, unit: str) -> str:

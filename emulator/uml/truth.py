@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 
 from emulator.config.guest import GuestConfig, ZoneConfig
+from emulator.config.host import HostConfig
 from emulator.config.scenario import (
-    HostConfig,
     MechanismConfig,
     RunConfig,
     Scenario,

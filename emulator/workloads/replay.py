@@ -138,6 +138,7 @@ class Replay:
         vcpu.phase("verify")
         await vcpu.barrier()
         verify_owned(vcpu.mm, vcpu.ram, vcpu.index)
+        await vcpu.settle()
 
     def figures(
         self, outcome: Outcome, arrays: Mapping[str, npt.NDArray[Any]]
@@ -183,6 +184,7 @@ class _Player:
                 await vcpu.sleep_until(max(due_s, min(due_s, now_s) + _QUANTUM_S))
             else:
                 await trio.lowlevel.checkpoint()
+            began_s += await vcpu.settle()
             began_s += await vcpu.pay()  # Whatever it cost moves all that follows.
 
     def _due(self, at: int, end: int, began_s: float) -> int:

@@ -10,7 +10,8 @@ from emulator.guests import create_guests, scenario_of
 from emulator.guests_sampler import GuestsSampler
 from emulator.guests_series import write_guests_series
 from emulator.launch.virtual import run_virtual
-from emulator.summary import Summary, check_metric, from_json, lookup, to_json, write_series
+from emulator.series import write_series
+from emulator.summary import Summary, check_metric, from_json, lookup, to_json
 from tests.support.runs import Watcher, small
 
 REPORTING = 'mechanism={name="page_reporting",order=4,delay="100ms",capacity=8}'

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from emulator.config.scenario import ROOT, Scenario
-from emulator.summary import to_json, write_series
+from emulator.series import write_series
+from emulator.summary import to_json
 from tests.support.runs import SMALL, simulate, small
 
 

@@ -88,7 +88,7 @@ class Balloon:
     def figures(self) -> dict[str, int]:
         """What the guest knows for the statistics queue (update_balloon_stats), bytes.
 
-        Swap, faults and the page cache are not modelled, and are left out.
+        Its own swap is not modelled, faults and the page cache are left out.
         """
         zones = self.mm.zones
         free = int(zones["free_pages"].sum())

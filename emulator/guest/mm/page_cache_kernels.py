@@ -45,6 +45,7 @@ from emulator.guest.mm.layout import (
 from emulator.guest.mm.list_kernels import list_add, list_add_tail, list_del, lru_sentinel
 from emulator.guest.mm.lock_kernels import lock_cache, now, unlock_cache
 from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages
+from emulator.guest.swap_kernels import note_access
 
 _RETRIES_MAX = 16  # Fetches of pages that were reclaimed before they could be read.
 
@@ -68,11 +69,11 @@ def set_flags(record: Any, mask: int) -> None:
 @kernel(inline=True)
 def _fill(mm: Any, ram: Any, actor: int, pfn: int, word: int) -> None:
     """Write a page's content."""
-    if ram.accounted != 0:
-        mm.actors[actor]["faults"] += i64(ram.words[pfn] == 0)
-        ram.words[pfn] = word
-    else:
-        ram.words[pfn << ram.shift] = word
+    at = pfn << ram.shift
+    faulted = i64(ram.accounted != 0 and ram.words[at] == 0)
+    ram.words[at] = word
+    mm.actors[actor]["faults"] += faulted
+    note_access(ram, actor, pfn, 1, faulted)
     mm.actors[actor]["pages_touched"] += 1
 
 
@@ -93,6 +94,7 @@ def check_content(mm: Any, ram: Any, actor: int, slot: int) -> None:
     settle_torn(mm, ram, slot)
     record = mm.cache.slots[slot]
     word = ram.words[i64(record["pfn"]) << ram.shift]
+    note_access(ram, actor, i64(record["pfn"]), 1, 0)
     mm.actors[actor]["pages_checked"] += 1
     mm.actors[actor]["violations"] += i64(word != word_of(slot, i64(record["version"])))
 
