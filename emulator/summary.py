@@ -96,7 +96,6 @@ class BalloonFigures(_Section, frozen=True):
     target_bytes_end: int | None = None  # How large the host wanted it.
     balloon_bytes_end: int | None = None
     inflated_bytes: int | None = None  # Counted among the claimed ones, too.
-    inflated_returned_bytes: int | None = None  # Of that, what the host had not taken back before.
     deflated_bytes: int | None = None
     targets: int | None = None  # How often the target was changed.
     targets_reached: int | None = None
@@ -107,6 +106,7 @@ class BalloonFigures(_Section, frozen=True):
     oom_wait_s: float | None = None  # What vCPUs waited for that, in sum.
     wishes_cut: int | None = None  # By a manager that asked for what cannot be.
     guest_statistics: int | None = None  # How often the guest's figures came.
+    inflated_returned_bytes: int | None = None  # Of the inflated ones, those with memory behind.
 
 
 class PageCacheFigures(_Section, frozen=True):
