@@ -32,6 +32,9 @@ class ReportingStatistics:
     poisoned: int = 0
 
 
+_Flags = npt.NDArray[np.bool_]
+
+
 class ReportingHandler:
     """Turns reports into ranges.
 
@@ -52,27 +55,33 @@ class ReportingHandler:
         addr = chain.writable["addr"]
         length = chain.writable["len"].astype(np.uint64)
         region = address_space.indices_of(addr, length)
-        empty = length == 0
-        unaligned = ~empty & ((addr | length) % self._granule_bytes != 0)
-        outside = ~empty & ~unaligned & (region == NO_REGION)
-        good = ~empty & ~unaligned & ~outside
+        aligned = (addr | length) % self._granule_bytes == 0
+        good = aligned & (region != NO_REGION)  # An empty one lies in no region.
+        accepted = int(np.count_nonzero(good))
         counts = self._counts
         counts["requests"] += 1
         counts["elements"] += len(chain.readable) + len(chain.writable)
         counts["not_writable"] += len(chain.readable)
-        counts["empty"] += int(np.count_nonzero(empty))
-        counts["unaligned"] += int(np.count_nonzero(unaligned))
-        counts["outside"] += int(np.count_nonzero(outside))
+        if accepted < len(good):
+            self._count_bad(length == 0, aligned, good)
         if self._poison and self._config.words[0]["poison_val"]:
-            counts["poisoned"] += int(np.count_nonzero(good))
+            counts["poisoned"] += accepted
             return NO_RANGES
-        ranges = np.empty(int(np.count_nonzero(good)), dtype=DISCARD_RANGE)
-        ranges["region"] = region[good]
-        ranges["offset"] = addr[good] - address_space.starts[ranges["region"]]
-        ranges["length"] = length[good]
-        counts["accepted"] += len(ranges)
-        counts["accepted_bytes"] += int(ranges["length"].sum())
+        if accepted < len(good):
+            addr, length, region = addr[good], length[good], region[good]
+        ranges = np.empty(accepted, dtype=DISCARD_RANGE)
+        ranges["region"] = region
+        ranges["offset"] = addr - address_space.starts[region]
+        ranges["length"] = length
+        counts["accepted"] += accepted
+        counts["accepted_bytes"] += int(length.sum())
         return ranges
+
+    def _count_bad(self, empty: _Flags, aligned: _Flags, good: _Flags) -> None:
+        counts = self._counts
+        counts["empty"] += int(np.count_nonzero(empty))
+        counts["unaligned"] += int(np.count_nonzero(~empty & ~aligned))
+        counts["outside"] += int(np.count_nonzero(~empty & aligned & ~good))
 
     def reset(self) -> None:
         """Nothing is remembered from one report to the next."""

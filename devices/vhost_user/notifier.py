@@ -55,6 +55,8 @@ class DescriptorNotifier:
             if self._socket is None and not self._is_eventfd_or_pipe():
                 raise Refused("the descriptor is no eventfd, unix stream socket or pipe")
             os.set_blocking(fd, False)
+            self._room = select.poll()
+            self._room.register(fd, select.POLLOUT)
         except OSError as error:  # It is a mere path (O_PATH), say.
             os.close(fd)
             raise Refused(f"the descriptor cannot be used: {error}") from None
@@ -105,9 +107,7 @@ class DescriptorNotifier:
         return Path(f"/proc/self/fd/{self._fd}").readlink().name == _EVENTFD
 
     def _writable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        return any(events & select.POLLOUT for _, events in poll.poll(0))
+        return any(events & select.POLLOUT for _, events in self._room.poll(0))
 
     def _read(self) -> bool:
         """Take what is there; whether the other side still exists."""

@@ -31,15 +31,18 @@ def join_adjacent(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDA
     ranges = ranges[ranges["region"] == region]
     if len(ranges) < 2:
         return ranges
-    ordered = ranges[np.argsort(ranges["offset"], kind="stable")]
-    ends = ordered["offset"] + ordered["length"]
+    offsets = ranges["offset"]
+    order = offsets.argsort(kind="stable")
+    starts = offsets[order]
+    reached = np.maximum.accumulate(starts + ranges["length"][order])
     # A range begins a new one unless it touches what came before; overlaps join, too.
-    reached = np.maximum.accumulate(ends)
-    begins = np.flatnonzero(np.append(True, ordered["offset"][1:] > reached[:-1]))
-    joined = np.zeros(len(begins), DISCARD_RANGE)
+    bounds = np.ones(len(ranges) + 1, np.bool_)
+    np.greater(starts[1:], reached[:-1], out=bounds[1:-1])
+    begins = starts[bounds[:-1]]
+    joined = np.empty(len(begins), DISCARD_RANGE)
     joined["region"] = region
-    joined["offset"] = ordered["offset"][begins]
-    joined["length"] = reached[np.append(begins[1:], len(ordered)) - 1] - joined["offset"]
+    joined["offset"] = begins
+    joined["length"] = reached[bounds[1:]] - begins
     return joined
 
 
@@ -150,9 +153,9 @@ class Discarder:
         """
         began_ns = time.monotonic_ns()
         returned = joined_ranges = 0
-        for index, region in self._regions.items():
-            joined = join_adjacent(ranges, index)
-            if len(joined):
+        for index in set(ranges["region"].tolist()):
+            if (region := self._regions.get(index)) is not None:
+                joined = join_adjacent(ranges, index)
                 returned += region.give_back(joined, self._account)
                 joined_ranges += len(joined)
         account = self._account
