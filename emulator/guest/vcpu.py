@@ -21,7 +21,8 @@ from emulator.guest.mm.page_alloc_kernels import drain_if_requested
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.swap_in import SwapIn
 
-_BARRIER_POLL_S: Final = 0.001
+_BARRIER_POLL_S: Final = 0.001  # At first; each time twice as long, up to
+_BARRIER_POLL_S_MAX: Final = 0.004
 _SHORTAGES_MAX: Final = 64  # in a row, without a page for this vCPU: then the allocation fails
 
 
@@ -134,11 +135,14 @@ class Vcpu:
                 break
             if per_s is None:
                 await trio.lowlevel.checkpoint()
+                began_s += await self.pay()
             else:
+                began_s += self._owed_s()
                 await self.sleep_until(began_s + done / per_s)
-            began_s += await self.pay()
             if until_s is not None and self.clock.now_s() >= until_s:
                 break
+        if per_s is not None:
+            await self.pay()  # For what happened during the last rest.
         return done
 
     def begin_paying(self, *, for_all: bool = False) -> float:
@@ -165,13 +169,14 @@ class Vcpu:
 
     async def pay(self) -> float:
         """Take the time that is owed since the last payment; returns it, s."""
-        if self._bill is None:
-            return 0.0
-        now_s = self.clock.now_s()
-        owed_s = self._bill.owed_s(now_s)
-        self._bill.begin(now_s)  # What comes while it pays is owed the next time.
-        await self.sleep_until(now_s + owed_s)
+        owed_s = self._owed_s()
+        if owed_s > 0:
+            await self.sleep_until(self.clock.now_s() + owed_s)
         return owed_s
+
+    def _owed_s(self) -> float:
+        """What is owed since this was asked last; what comes while it is paid is owed then."""
+        return 0.0 if self._bill is None else self._bill.owed_s(self.clock.now_s())
 
     async def _helped(self) -> bool:
         """Whether there may be memory now."""
@@ -208,6 +213,7 @@ class Vcpu:
         self._arrivals += 1
         self._actor["arrivals"] = self._arrivals
         actors = self.mm.actors[: self.nr_cpus]
+        poll_s = _BARRIER_POLL_S
         while bool(
             (
                 (actors["arrivals"] < self._arrivals)
@@ -216,5 +222,6 @@ class Vcpu:
             ).any()
         ):
             self.after_batch()
-            await trio.sleep(_BARRIER_POLL_S)
+            await trio.sleep(poll_s)
+            poll_s = min(2 * poll_s, _BARRIER_POLL_S_MAX)
         self.clock.now_s()

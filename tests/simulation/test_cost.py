@@ -74,7 +74,7 @@ def test_without_prices_nothing_costs_and_nothing_is_shown() -> None:
     cost = summary.cost
     assert cost.cpu_s_per_gib_returned is cost.zone_lock_wait_s is cost.vcpu_fault_s is None
     took = phases_s(summary)
-    assert took["fill 1"] == pytest.approx(took["fill 2"], rel=1e-3)
+    assert took["fill 1"] == pytest.approx(took["fill 2"], abs=0.004)  # A barrier is polled.
 
 
 def test_vcpus_wait_while_the_hinting_task_holds_the_lock() -> None:
@@ -108,7 +108,12 @@ def built(order: int, delay: str) -> Summary:
     scenario = load_scenario(
         "order_delay",
         [
-            *("guest.memory=512MiB", "workload.jobs=24", "workload.compiler=60MiB"),
+            *(
+                "guest.memory=512MiB",
+                "guest.vcpus=3",
+                "workload.jobs=24",
+                "workload.compiler=60MiB",
+            ),
             *("workload.assembler=16MiB", "workload.assembly=2MiB", "workload.object=1MiB"),
             *("expect=[]", "published=[]", mechanism),
         ],
@@ -138,4 +143,4 @@ def test_reporting_single_pages_after_a_while_leaves_less_than_reporting_large_b
 
 
 def test_most_of_what_is_reported_as_single_pages_soon_is_wanted_back() -> None:
-    assert (built(0, "100ms").hinting.regret or 0) > 0.8
+    assert (built(0, "100ms").hinting.regret or 0) > 0.7
