@@ -18,7 +18,7 @@ class CostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     exit             the guest is left and entered again: CPUID, which a hypervisor must intercept.
                      Paid for a host fault; for a notification by whoever notifies; and by each
-                     running vCPU when the host takes memory away, since its TLB must be flushed
+                     running vCPU for each flush when the host takes memory away
     host_fault       what the host does when a vCPU touches a page that it has nothing behind: the
                      first touch of 4 KiB of shared memory by a process, zeroing included.  With the
                      exit 5.9 us; memory that the machine's own host had taken back cost 4 to 8 us
@@ -32,9 +32,13 @@ class CostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     discard_call     of each discard, apart from its bytes: punching 4 KiB takes 1.97 us, of which
                      0.49 us are the page (`host.discard`); 64 KiB by the same two prices 9.3 us,
                      and measured 9.2
-    flush            of each discard that finds memory: the host waits until other cores have
-                     dropped their translations.  Punching 2 MiB takes 8.5 us more while a process
-                     that maps it runs on another core
+    flush            of each flush: the host waits until other cores have dropped what they cached.
+                     Punching 2 MiB takes 8.5 us more while a process that maps it runs on another
+                     core
+    flushes          of each discard that finds memory, a number: the hypervisor flushes what its
+                     vCPUs have cached, and then the kernel what the hypervisor's process has.  In
+                     Linux with KVM kvm_mmu_notifier_invalidate_range_start and tlb_finish_mmu, each
+                     an interrupt that waits for all processors concerned
     discard_huge     of each huge page in a discard: punching 4 MiB takes 10.4 us, 2 MiB 6.2 us
     lock             taking and releasing a zone's lock that nobody wants
     list_move        a block put on a free list or taken off one, under the lock: a buddy operation
@@ -51,7 +55,12 @@ class CostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     block_s: float = 0.1e-6
     discard_call_s: float = 1.48e-6
     flush_s: float = 8.5e-6
+    flushes: int = 2
     discard_huge_s: float = 4.2e-6
     lock_s: float = 2.2e-9
     list_move_s: float = 40e-9
     list_step_s: float = 155e-9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flushes <= 100:
+            raise ValueError(f"flushes: {self.flushes} is not one of 0 to 100")

@@ -15,6 +15,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Under either launcher:
 
+    `join`: adjacent ranges of a report are discarded at once; without, each by itself, as QEMU does
+    (virtio_balloon_handle_report).
     `memory`: what balloon managers take the host to have for its guests.  Without a swap nothing
     is enforced: what guests have resident beyond it is shown as it is.
     `swap`: what of that the host can write to its disk, so that guests with accounted RAM have no
@@ -26,6 +28,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     discard_bytes_per_s: float = 7.8 * (1 << 30)
     huge_pages: bool = False
+    join: bool = True
     memory_bytes: int | None = None
     swap_bytes: int | None = None
     swap_read_s: float = 105e-6

@@ -5,7 +5,7 @@ then as long as it owes for what happened meanwhile (`Bill`):
 
     faults on pages that the host had nothing behind: an exit, and what the host then does
     waits for a zone's lock while the hinting task holds it
-    an exit for each discard: the host flushes the TLBs of running vCPUs
+    exits for each discard: the host flushes the TLBs of running vCPUs
     its share of the hinting task's CPU time: that task has no processor of its own
 
 The hinting task waits as long as its holds of the lock took, and for an exit a report.  What vCPUs
@@ -60,6 +60,7 @@ class GuestCosts:
         self.actors: Final = mm.actors[: self.nr_cpus]
         self._task = mm.actors[self.nr_cpus]
         self._task_held_ns = 0
+        self._holds_at_ns, self._holds = -1, np.zeros(0, np.int64)
         self.task_cpu_s = 0.0  # of the hinting task, so far
         self.fault_s = self.interrupted_s = self.displaced_s = 0.0  # As in VcpusPaid, so far.
 
@@ -81,8 +82,12 @@ class GuestCosts:
         )
 
     def task_holds(self) -> npt.NDArray[np.int64]:
-        """Histogram of the hinting task's holds of any zone's lock, so far: a copy."""
-        return np.array(self._task["lock_hold_ns"])
+        """Histogram of the hinting task's holds of any zone's lock, so far: a copy, and the same
+        one as long as there was no other hold."""
+        held_ns = int(self._task["lock_held_ns"])
+        if held_ns != self._holds_at_ns:
+            self._holds_at_ns, self._holds = held_ns, np.array(self._task["lock_hold_ns"])
+        return self._holds
 
 
 class Bill:
@@ -98,30 +103,41 @@ class Bill:
 
     def begin(self, now_s: float) -> None:
         """Owe nothing for what was before."""
+        costs = self._costs
         self._began_s = now_s
         self._counted = self._count()
-        self._discards = self._costs.discards()
-        self._task_cpu_s = self._costs.task_cpu_s
-        self._holds = self._costs.task_holds()
+        self._discards = costs.discards()
+        self._task_cpu_s = costs.task_cpu_s
+        self._holds = costs.task_holds()
 
-    def _count(self) -> npt.NDArray[np.int64]:
-        names = ("faults", "huge_faults", "lock_takes")
-        return np.array([int(self._actors[name].sum()) for name in names])
+    def _count(self) -> tuple[int, int, int]:
+        """Faults, huge ones, and how often they took a zone's lock, so far."""
+        faults, huge, takes = (
+            int(self._actors[name].sum()) for name in ("faults", "huge_faults", "lock_takes")
+        )
+        return faults, huge, takes
 
     def owed_s(self, now_s: float) -> float:
-        """Seconds for each of the vCPUs; counted as paid."""
+        """Seconds for each of the vCPUs, since `begin` or the last call."""
         costs, prices, vcpus = self._costs, self._costs.prices, len(self._actors)
-        resident, huge, takes = ((self._count() - self._counted) / vcpus).tolist()
-        small = resident - huge * HUGE_PAGES
+        faults, huge_faults, takes = self._counted
+        discards, task_cpu_s = self._discards, self._task_cpu_s
+        holds, began_s = self._holds, self._began_s
+        self.begin(now_s)
+        huge = (self._counted[1] - huge_faults) / vcpus
+        small = (self._counted[0] - faults) / vcpus - huge * HUGE_PAGES
         fault_s = small * (prices.exit_s + prices.host_fault_s)
         fault_s += huge * (prices.exit_s + prices.host_fault_huge_s)
-        interrupted_s = (costs.discards() - self._discards) * prices.exit_s
-        displaced_s = (costs.task_cpu_s - self._task_cpu_s) / costs.nr_cpus
-        wait_s = expected_wait_s(costs.task_holds() - self._holds, takes, now_s - self._began_s)
+        interrupted_s = (self._discards - discards) * prices.flushes * prices.exit_s
+        displaced_s = (self._task_cpu_s - task_cpu_s) / costs.nr_cpus
+        wait_s = 0.0
+        if self._holds is not holds:
+            takes_each = (self._counted[2] - takes) / vcpus
+            wait_s = expected_wait_s(self._holds - holds, takes_each, now_s - began_s)
+            self._actors["lock_wait_ns"] += round(wait_s * 1e9)
         costs.fault_s += fault_s * vcpus
         costs.interrupted_s += interrupted_s * vcpus
         costs.displaced_s += displaced_s * vcpus
-        self._actors["lock_wait_ns"] += round(wait_s * 1e9)
         return float(fault_s + interrupted_s + displaced_s + wait_s)
 
 

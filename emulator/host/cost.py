@@ -38,7 +38,7 @@ class HostCosts:
             return float(returned / self._bytes_per_s)
         small_bytes = returned - huge * HUGE_PAGES * PAGE_SIZE
         work_s = prices.report_s + blocks * prices.block_s
-        work_s += ranges * prices.discard_call_s + discards * prices.flush_s
+        work_s += ranges * prices.discard_call_s + discards * prices.flushes * prices.flush_s
         work_s += huge * prices.discard_huge_s + small_bytes / self._bytes_per_s
         self.cpu_s += work_s
         return work_s + prices.wake_s

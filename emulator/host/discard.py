@@ -1,4 +1,4 @@
-"""Discards: reported ranges, joined, are given back to the system and accounted.
+"""Discards: reported ranges, joined or not, are given back to the system and accounted.
 
 What can be given back are `Discardable`s: the RAM of an emulated guest, or the
 regions that a real one has handed over.
@@ -46,6 +46,12 @@ def join_adjacent(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDA
     return joined
 
 
+def in_order(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDArray[Any]:
+    """The ranges of a region as they are, ascending."""
+    ranges = ranges[ranges["region"] == region]
+    return ranges[np.argsort(ranges["offset"], kind="stable")]
+
+
 class Discardable:
     """Memory that can be given back, page by page.
 
@@ -87,8 +93,8 @@ class Discardable:
         offset_bytes = region.fd_offset_bytes
         return cls(region.fd, offset_bytes, region.memory, pages=pages)
 
-    def give_back(self, joined: npt.NDArray[Any], account: Any) -> int:
-        """Give one or more joined ranges back; returns the bytes that were resident.
+    def give_back(self, ranges: npt.NDArray[Any], account: Any) -> int:
+        """Give one or more ranges back, ascending; returns the bytes that were resident.
 
         account: a record of HOST, which counts what is known of accounted RAM only.
         OSError if the system refuses.
@@ -96,20 +102,20 @@ class Discardable:
         ram = self._accounted
         if ram is not None:
             forgotten, discards, whole, in_swap = forget(
-                ram.words, ram.huge, ram.swap_marks(), joined, self._returned
+                ram.words, ram.huge, ram.swap_marks(), ranges, self._returned
             )
             account["discards"] += discards
             account["huge_pages"] += whole
             account["swap_dropped_pages"] += in_swap
             return int(forgotten)
-        last = joined[-1]
-        self._first = min(self._first, int(joined[0]["offset"]) // PAGE_SIZE)
-        self._end = max(self._end, (int(last["offset"]) + int(last["length"])) // PAGE_SIZE)
+        end = int((ranges["offset"] + ranges["length"]).max())
+        self._first = min(self._first, int(ranges[0]["offset"]) // PAGE_SIZE)
+        self._end = max(self._end, end // PAGE_SIZE)
         returned = punch(
             self._fd,
             self._offset_bytes,
             self._words.ctypes.data,
-            joined,
+            ranges,
             self._returned,
             self._resident,
             self._scratch,
@@ -134,17 +140,21 @@ class Discarder:
 
     regions:  by their index in the guest's address space; ranges of others are left alone
     account:  HOST[1]
+    join:     discard adjacent ranges of a report at once, not each by itself
     """
 
-    def __init__(self, regions: Mapping[int, Discardable], account: npt.NDArray[Any]) -> None:
+    def __init__(
+        self, regions: Mapping[int, Discardable], account: npt.NDArray[Any], *, join: bool = True
+    ) -> None:
         self._regions = dict(regions)
+        self._arranged = join_adjacent if join else in_order
         self._account = account[0]
         self._returned_bytes = self._refaulted_bytes = 0
 
     @classmethod
-    def of_ram(cls, ram: GuestRam, account: npt.NDArray[Any]) -> "Discarder":
+    def of_ram(cls, ram: GuestRam, account: npt.NDArray[Any], *, join: bool = True) -> "Discarder":
         """For an emulated guest: its RAM can be discarded, its rings cannot."""
-        return cls({RAM_REGION: Discardable.of_ram(ram)}, account)
+        return cls({RAM_REGION: Discardable.of_ram(ram)}, account, join=join)
 
     def discard(self, ranges: npt.NDArray[Any]) -> int:
         """Discard valid ranges of whole pages, DISCARD_RANGE[n]; returns the bytes that came back.
@@ -152,15 +162,15 @@ class Discarder:
         OSError if the system refuses: the file is sealed, or its file system knows no holes.
         """
         began_ns = time.monotonic_ns()
-        returned = joined_ranges = 0
+        returned = discarded_ranges = 0
         for index in set(ranges["region"].tolist()):
             if (region := self._regions.get(index)) is not None:
-                joined = join_adjacent(ranges, index)
-                returned += region.give_back(joined, self._account)
-                joined_ranges += len(joined)
+                arranged = self._arranged(ranges, index)
+                returned += region.give_back(arranged, self._account)
+                discarded_ranges += len(arranged)
         account = self._account
         account["requests"] += 1
-        account["ranges"] += joined_ranges
+        account["ranges"] += discarded_ranges
         account["claimed_bytes"] += int(ranges["length"].sum())
         account["returned_bytes"] += returned
         self._returned_bytes += returned

@@ -257,7 +257,10 @@ async def _hint_and_balloon(
 
 
 async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> None:
-    discarders = [Discarder.of_ram(machine.ram, machine.host) for machine, _ in guests]
+    discarders = [
+        Discarder.of_ram(machine.ram, machine.host, join=machine.scenario.host.join)
+        for machine, _ in guests
+    ]
     devices = [machine.device(wires) for machine, wires in guests]
     rams = [machine.ram for machine, _ in guests]
     if not await ready_and_go(channel):

@@ -146,7 +146,7 @@ class _Guest:
             balloon=balloon,
             kernel=GuestKernel(mm, machine.mechanism, hinting, clock, balloon, costs),
             sampler=sampler,
-            discarder=Discarder.of_ram(machine.ram, machine.host),
+            discarder=Discarder.of_ram(machine.ram, machine.host, join=scenario.host.join),
             host_costs=HostCosts(machine.host, prices, scenario.host.discard_bytes_per_s),
             guest_costs=costs,
         )

@@ -16,6 +16,7 @@ PRICES = CostConfig(
     block_s=0.01,
     discard_call_s=1e-3,
     flush_s=2e-3,
+    flushes=3,
     discard_huge_s=5e-4,
 )
 HUGE = HUGE_PAGES * PAGE_SIZE
@@ -24,10 +25,10 @@ HUGE = HUGE_PAGES * PAGE_SIZE
 class Host:
     """Accounted RAM of 8 MiB in huge pages, none of it touched."""
 
-    def __init__(self, *, huge: bool = True) -> None:
+    def __init__(self, *, huge: bool = True, join: bool = True) -> None:
         self.ram = GuestRam.create("accounted", 4 * HUGE, huge=huge)
         self.account = np.zeros(1, HOST)
-        self.discarder = Discarder.of_ram(self.ram, self.account)
+        self.discarder = Discarder.of_ram(self.ram, self.account, join=join)
 
     def back(self, first: int, count: int) -> None:
         """As if those pages had been touched."""
@@ -52,10 +53,20 @@ def test_a_report_costs_its_blocks_its_discards_and_what_they_find() -> None:
     host.back_huge(1)
     # Two blocks that touch each other, a huge page, and one with nothing behind it.
     host.discard((2, 2), (4, 2), (HUGE_PAGES, HUGE_PAGES), (100, 1))
-    work_s = 0.1 + 4 * 0.01 + 3 * 1e-3 + 2 * 2e-3 + 5e-4 + 4 * PAGE_SIZE / 1e6
+    work_s = 0.1 + 4 * 0.01 + 3 * 1e-3 + 2 * 3 * 2e-3 + 5e-4 + 4 * PAGE_SIZE / 1e6
     assert costs.report_s(4) == pytest.approx(work_s + 1.0)
     assert costs.cpu_s == pytest.approx(work_s)  # Sleeping and waking up is no work.
     assert costs.report_s(0) == pytest.approx(0.1 + 1.0)  # What is paid is not paid again.
+
+
+def test_a_host_that_joins_nothing_pays_for_each_range() -> None:
+    host = Host(huge=False, join=False)
+    costs = HostCosts(host.account, PRICES, discard_bytes_per_s=1e6)
+    host.back(2, 4)
+    assert host.discard((4, 2), (2, 2), (100, 1)) == 4 * PAGE_SIZE
+    assert (host.account[0]["ranges"], host.account[0]["discards"]) == (3, 2)
+    work_s = 0.1 + 3 * 0.01 + 3 * 1e-3 + 2 * 3 * 2e-3 + 4 * PAGE_SIZE / 1e6
+    assert costs.report_s(3) == pytest.approx(work_s + 1.0)
 
 
 def test_without_prices_a_report_takes_what_its_bytes_take() -> None:

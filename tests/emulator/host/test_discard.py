@@ -55,6 +55,18 @@ def test_neighbours_are_joined_and_overlaps_too() -> None:
     assert found.tolist() == ranges((0, 0, 12), (0, 20, 4)).tolist()
 
 
+def test_ranges_that_are_not_joined_are_discarded_one_by_one(fd: int) -> None:
+    account = np.zeros(1, HOST)
+    os.pwrite(fd, b"\1" * (SKIPPED + PAGES) * PAGE_SIZE, 0)
+    discarder = Discarder({0: Discardable.of_memory(region(fd))}, account, join=False)
+    # The second again, and part of the first: what is gone does not come back twice.
+    given = ranges((0, 8, 8), (0, 0, 8), (1, 0, 8), (0, 8, 8), (0, 2, 2))
+    assert discarder.discard(given) == 16 * PAGE_SIZE
+    assert account[0]["ranges"] == 4
+    discarder.settle()
+    assert account[0]["refaulted_bytes"] == 0
+
+
 def test_a_region_is_discarded_where_its_file_has_it(fd: int) -> None:
     account = np.zeros(1, HOST)
     memory = region(fd)
