@@ -38,6 +38,16 @@ FILE_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
     align=True,
 )
 
+HOG_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
+    {
+        "names": ["fill_ns_max"],
+        "formats": ["<i8"],
+        "offsets": [0],
+        "itemsize": 64,
+    },
+    align=True,
+)
+
 # Where a replayed trace's blocks are.  A slot's operations come from several vCPUs: each waits for
 # its turn, which the vCPU before it passes on (release) after it has written the rest.
 SLOT: Final = np.dtype(
