@@ -91,7 +91,8 @@ def _came_back(summary: Summary) -> str:
             f"peak, {size_text(host.resident_bytes_end)} were still resident at the end."
         )
     sentence = (
-        f"Of the {size_text(host.resident_bytes_peak)} that the guest held at its peak, "
+        f"Of the {size_text(host.resident_bytes_peak)} that "
+        f"{'the guests held at their' if summary.guests else 'the guest held at its'} peak, "
         f"{size_text(came_back)} ({percent_text(fraction)}) had come back to the host at the end"
     )
     latency = summary.hinting.reclaim_latency_ms

@@ -1,12 +1,13 @@
-"""The guests of one host beside each other: words and figures of each, and one picture of all."""
+"""The guests of one host beside each other: words and figures of each, and pictures of all."""
 
 from collections.abc import Sequence
 
 from emulator.report import sections
+from emulator.report.guests_pictures import each_guest, stack_labels, stacked_guests
 from emulator.report.markup import Markup, element
-from emulator.report.pictures import Canvas, residency_of_runs
+from emulator.report.pictures import Canvas, with_legend
 from emulator.report.tables import Figure, size_figure
-from emulator.report.wording import count_text, duration_text, exact_text
+from emulator.report.wording import count_text, duration_text, exact_text, size_text
 from emulator.summary import SeriesRow, Summary
 
 
@@ -41,11 +42,15 @@ def guest_rows(summary: Summary) -> list[list[str]]:
 
 
 def guests_section(
-    summary: Summary, guests: Sequence[Sequence[SeriesRow]], name: str, heading: str
+    summary: Summary,
+    guests: Sequence[Sequence[SeriesRow]],
+    limit_bytes: int | None,
+    name: str,
+    heading: str,
 ) -> Markup:
-    """All guests in one picture and one table; empty where there is one only.
+    """All guests together, each alone, and a table; empty where there is one only.
 
-    guests: the samples of each.
+    guests: the samples of each;  limit_bytes: what the host has for them; None: it is not said.
     """
     if not summary.guests:
         return Markup()
@@ -62,16 +67,37 @@ def guests_section(
         for index, guest in enumerate(summary.guests)
     ]
     table = sections.scrolled_table(head, rows, "Guests")
-    return element("section", [element(heading, "Guests"), *_picture(guests, name), table])
+    return element(
+        "section", [element(heading, "Guests"), *_pictures(guests, limit_bytes, name), table]
+    )
 
 
-def _picture(guests: Sequence[Sequence[SeriesRow]], name: str) -> list[Markup]:
-    curves = [(f"guest {index}", rows) for index, rows in enumerate(guests)]
-    if not curves:
-        return []
-    wide = residency_of_runs(curves, Canvas(f"{name}-guests-wide", 1000, 360))
-    narrow = residency_of_runs(curves, Canvas(f"{name}-guests-narrow", 380, 340))
-    if wide is None or narrow is None:
-        return []
-    caption = "What each guest has resident of the host's memory."
-    return [sections.picture(wide, narrow, f"Curves, one a guest. {caption}", caption)]
+def _pictures(
+    guests: Sequence[Sequence[SeriesRow]], limit_bytes: int | None, name: str
+) -> list[Markup]:
+    stacks = [
+        stacked_guests(guests, limit_bytes, canvas)
+        for canvas in _canvases(f"{name}-guests", len(guests), limit_bytes)
+    ]
+    each = [
+        each_guest(guests, Canvas(f"{name}-each-wide", 1000, 0)),
+        each_guest(guests, Canvas(f"{name}-each-narrow", 380, 0)),
+    ]
+    together = "What all guests have resident of the host's memory, the first at the bottom."
+    if limit_bytes is not None:
+        together += f" The dashed line is what the host has for them, {size_text(limit_bytes)}."
+    alone = "What each has resident, filled, and all to one scale."
+    if any(row.balloon_bytes for rows in guests for row in rows):
+        alone += " The dashes and dots are what is in its balloon."
+    found = []
+    for (wide, narrow), caption in ((stacks, together), (each, alone)):
+        if wide is not None and narrow is not None:
+            found.append(sections.picture(wide, narrow, f"Curves over time. {caption}", caption))
+    return found
+
+
+def _canvases(name: str, guests: int, limit_bytes: int | None) -> list[Canvas]:
+    """For the stacked guests, with room for their names."""
+    labels = stack_labels(guests, limit_bytes)
+    sizes = ((f"{name}-wide", 1000, 360), (f"{name}-narrow", 380, 340))
+    return [with_legend(Canvas(*size), labels) for size in sizes]

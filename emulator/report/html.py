@@ -150,7 +150,7 @@ def _run_sections(run: Run, name: str, beside: Path, heading: str) -> list[Marku
     scenario = os.path.relpath(run.path / SCENARIO, beside)
     return [
         sections.memory_over_time(summary, run.series, name, heading),
-        guests_section(summary, run.guests, name, heading),
+        guests_section(summary, run.guests, run.scenario.host.memory_bytes, name, heading),
         capacity_section(run.capacities, f"{name}-capacity", heading),
         free_orders_section(summary, name, heading),
         element("div", pair, class_="pair"),

@@ -13,6 +13,7 @@ STYLE: Final = """
   --page: #fcfcfa; --ink: #1b2430; --muted: #566170; --grid: #d9dee5;
   --shade: #eceff4; --accent: #00639c; --good: #00694f; --bad: #b3261e; --bad-page: #fdecea;
   --resident: #0072b2; --free: #b45f06; --reported: #8a3f8f; --balloon: #00795a;
+  --cache: #8a6800; --dirty: #b3402f; --swapped: #5b6776;
   --cause-0: #0072b2; --cause-1: #b45f06; --cause-2: #00795a; --cause-3: #8a3f8f;
   --cause-4: #5b6472;
   --run-0: #0072b2; --run-1: #b45f06; --run-2: #00795a; --run-3: #8a3f8f;
@@ -23,6 +24,7 @@ STYLE: Final = """
     --page: #11151b; --ink: #e8ecf2; --muted: #a0acba; --grid: #333c48;
     --shade: #1e242d; --accent: #6cbdf0; --good: #4fc9a4; --bad: #ff9a8f; --bad-page: #3a1c1a;
     --resident: #56b4e9; --free: #f0a44b; --reported: #d79be2; --balloon: #2fbf97;
+    --cache: #e3cf57; --dirty: #f08a7a; --swapped: #a0acba;
     --cause-0: #56b4e9; --cause-1: #f0a44b; --cause-2: #2fbf97; --cause-3: #d79be2;
     --cause-4: #aab2bf;
     --run-0: #56b4e9; --run-1: #f0a44b; --run-2: #2fbf97; --run-3: #d79be2;
@@ -75,6 +77,7 @@ a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 section { margin-top: 2.6rem; }
 article { margin-top: 4.5rem; border-top: 3px solid var(--ink); padding-top: 1.8rem; }
 figure { margin: 0; }
+figure + figure, figure + .scroll { margin-top: 1.8rem; }
 .picture svg { display: block; width: 100%; height: auto; overflow: visible; }
 .picture svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .narrow { display: none; }
@@ -208,6 +211,7 @@ footer {
     --page: #fff; --ink: #000; --muted: #444; --grid: #ccc; --shade: #f1f3f6;
     --accent: #004f7c; --good: #00563f; --bad: #9c1c15; --bad-page: #fff;
     --resident: #0072b2; --free: #b45f06; --reported: #8a3f8f;
+    --balloon: #00795a; --cache: #8a6800; --dirty: #b3402f; --swapped: #5b6776;
     --cause-0: #0072b2; --cause-1: #b45f06; --cause-2: #00795a; --cause-3: #8a3f8f;
     --run-0: #0072b2; --run-1: #b45f06; --run-2: #00795a; --run-3: #8a3f8f;
     --run-4: #8a6800; --run-5: #2f7fae; --run-6: #b3402f; --run-7: #5b6776;

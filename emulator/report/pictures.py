@@ -36,6 +36,9 @@ _COLOURS: Final = {
     "#050502": ("free", "#b45f06"),
     "#050503": ("reported", "#8a3f8f"),
     "#050504": ("balloon", "#00795a"),
+    "#050505": ("cache", "#8a6800"),
+    "#050506": ("dirty", "#b3402f"),
+    "#050507": ("swapped", "#5b6776"),
     "#060600": ("run-0", "#0072b2"),
     "#060601": ("run-1", "#b45f06"),
     "#060602": ("run-2", "#00795a"),
@@ -52,12 +55,15 @@ _RUN_STYLES: Final = (
 )
 
 #: Column of the series -> (label, marker colour, line style, line width).
-_CURVES: Final = {
+_CURVES: Final[dict[str, tuple[str, str, Any, float]]] = {
     "resident_bytes": ("host resident", "#050501", "-", 1.8),
     "guest_free_bytes": ("guest free", "#050502", (0, (5, 2)), 1.6),
     "guest_reported_bytes": ("guest reported", "#050503", (0, (1.2, 1.6)), 2.0),
     "balloon_bytes": ("balloon", "#050504", (0, (7, 2, 1.5, 2)), 1.8),
+    "page_cache_bytes": ("guest page cache", "#050505", (0, (9, 2)), 1.5),
+    "dirty_bytes": ("of it dirty", "#050506", (0, (3, 1, 1, 1, 1, 1)), 1.3),
 }
+_ALWAYS: Final = ("resident_bytes", "guest_free_bytes")  # Others are left out where they stay 0.
 _POINTS_MAX: Final = 600
 _SIZE_UNITS: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 _FONT_PX: Final = 12.5
@@ -83,25 +89,33 @@ class Canvas:
         return self.width_px >= _WIDE_PX
 
 
+def drawn_columns(series: Sequence[SeriesRow]) -> list[str]:
+    """The columns of which the time lapse has a curve: those measured, and not 0 all the time."""
+    return [
+        key
+        for key in _CURVES
+        if any(getattr(row, key) or (key in _ALWAYS and getattr(row, key) == 0) for row in series)
+    ]
+
+
 def time_lapse(series: Sequence[SeriesRow], phases: Sequence[Phase], canvas: Canvas) -> str | None:
-    """Host resident memory, filled, beside guest free and reported memory and the balloon, over
-    the phases.
+    """Host resident memory, filled, beside what the guest has free, reported, in its balloon and in
+    its page cache, over the phases.
 
     Returns SVG text, or `None` if no sample has any of them.
     """
-    columns = {key: _known(series, key) for key in _CURVES}
-    if not any(times for times, _ in columns.values()):
+    columns = {key: _known(series, key) for key in drawn_columns(series)}
+    if not columns:
         return None
-    high = max(max(values, default=0) for _, values in columns.values())
-    end_s = max(times[-1] for times, _ in columns.values() if times)
+    high = max(max(values) for _, values in columns.values())
+    end_s = max(times[-1] for times, _ in columns.values())
+    canvas = with_legend(canvas, [_CURVES[key][0] for key in columns])
     with style():
         figure, axes = time_axes(canvas, high, min(0.0, series[0].time_s), end_s, headroom=1.16)
         divisor, _ = size_unit(high)
         lines: list[Line2D] = []
-        for key, (label, colour, dashes, weight) in _CURVES.items():
-            times, values = columns[key]
-            if not times:
-                continue
+        for key, (times, values) in columns.items():
+            label, colour, dashes, weight = _CURVES[key]
             kept = thinned(times, values, _POINTS_MAX)
             xs, ys = [times[i] for i in kept], [values[i] / divisor for i in kept]
             if key == "resident_bytes":
@@ -163,7 +177,8 @@ def size_unit(high: float) -> tuple[float, str]:
     return next(((size, unit) for size, unit in _SIZE_UNITS if high >= size), (1, "B"))
 
 
-def _time_unit(end_s: float) -> tuple[float, str]:
+def time_unit(end_s: float) -> tuple[float, str]:
+    """The seconds and the name of the unit in which times up to `end_s` are drawn."""
     return (3600, "hours") if end_s > 7200 else (60, "minutes") if end_s > 300 else (1, "seconds")
 
 
@@ -201,7 +216,7 @@ def time_axes(
     figure, axes = bare_axes(canvas)
     wide = canvas.is_wide
     divisor, unit = size_unit(high)
-    scale, word = _time_unit(end_s)
+    scale, word = time_unit(end_s)
     axes.set_xlim(start_s, end_s if end_s > start_s else start_s + 1.0)
     axes.set_ylim(0, max(high / divisor * headroom, 1e-9))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -255,11 +270,16 @@ def bare_axes(canvas: Canvas) -> tuple["Figure", "Axes"]:
 
 
 def _shade_phases(axes: "Axes", phases: Sequence[Phase], canvas: Canvas) -> None:
-    """Every other phase shaded, its number and, where there is room, its name above."""
+    """Every other phase shaded, its number and, where there is room, its name above.
+
+    Guests that begin at different times are in several phases at once: each is shown until the
+    next one begins.
+    """
     start_s, end_s = axes.get_xlim()
     px_per_s = axes.get_position().width * canvas.width_px / (end_s - start_s)
-    for number, phase in enumerate(phases, start=1):
-        left, right = max(phase.start_s, start_s), min(phase.end_s, end_s)
+    following = [*(phase.start_s for phase in phases), end_s][1:] if phases else []
+    for number, (phase, next_s) in enumerate(zip(phases, following, strict=True), start=1):
+        left, right = max(phase.start_s, start_s), min(phase.end_s, next_s, end_s)
         if right <= left:
             continue
         if number % 2:

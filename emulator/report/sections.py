@@ -9,7 +9,7 @@ from emulator.published import Beside
 from emulator.report.answer import answer, came_back_bytes, came_back_fraction, stranded_parts
 from emulator.report.expectations import expectation_words
 from emulator.report.markup import Markup, element, joined
-from emulator.report.pictures import Canvas, time_lapse
+from emulator.report.pictures import Canvas, drawn_columns, time_lapse
 from emulator.report.published import beside_words
 from emulator.report.tables import Figure, FigureTable, figure_tables, setup_words, size_figure
 from emulator.report.wording import (
@@ -115,6 +115,16 @@ def picture(wide: str, narrow: str, alternative: str, caption: str) -> Markup:
     return element("figure", [*both, element("figcaption", caption)])
 
 
+_CURVE_WORDS: Final = {
+    "resident_bytes": "The filled area is memory that the host has given to the guest.",
+    "guest_free_bytes": "The dashed line is what the guest has free.",
+    "guest_reported_bytes": "The dotted one is what it has reported of that to the host.",
+    "balloon_bytes": "The dashes and dots are what is in the guest's balloon.",
+    "page_cache_bytes": "The long dashes are the guest's page cache.",
+    "dirty_bytes": "What is dirty in it, or on its way to the disk, is drawn below.",
+}
+
+
 def memory_over_time(
     summary: Summary, series: Sequence[SeriesRow], name: str, heading: str
 ) -> Markup:
@@ -141,12 +151,7 @@ def memory_over_time(
         )
         if all(getattr(row, key) is None for row in series)
     ]
-    caption = (
-        "The filled area is memory that the host has given to the guest. The dashed line is what "
-        "the guest has free, the dotted one what it has reported of that to the host."
-    )
-    if any(row.balloon_bytes is not None for row in series):
-        caption += " The dashes and dots are what is in the guest's balloon."
+    caption = " ".join(words for key, words in _CURVE_WORDS.items() if key in drawn_columns(series))
     if missing:
         caption += f" {listed(missing).capitalize()}: {NOT_MEASURED}."
     return element("section", [title, picture(wide, narrow, alternative, caption)])
