@@ -90,13 +90,19 @@ class Sampler:
             * PAGE_SIZE,
             guest_reported_bytes=int(zones["reported_pages"].sum()) * PAGE_SIZE,
             page_cache_bytes=cache.cached,
-            balloon_bytes=None if balloon is None else int(balloon[0]["pages"]) * PAGE_SIZE,
+            balloon_bytes=_pages_of(balloon, "pages"),
             operations=int(actors["operations"].sum()),
             reports=int(self._guest["hinting"][0]["reports"]),
             dirty_bytes=cache.dirty,
             host_cache_bytes=cache.host,
             swapped_bytes=None if swap is None else swap.inside * PAGE_SIZE,
+            balloon_target_bytes=_pages_of(balloon, "target_pages"),
         )
         self.rows.append(row)
         self.noted.append((row.time_s, row.resident_bytes or 0))
         return row
+
+
+def _pages_of(balloon: npt.NDArray[Any] | None, name: str) -> int | None:
+    """A number of pages of BALLOON_STATE[1], in bytes."""
+    return None if balloon is None else int(balloon[0][name]) * PAGE_SIZE

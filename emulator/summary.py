@@ -221,6 +221,7 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     dirty_bytes: int | None = None
     host_cache_bytes: int | None = None
     swapped_bytes: int | None = None
+    balloon_target_bytes: int | None = None  # How large the host wants it.
 
 
 class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,8 @@ def _pictures(
     alone = "What each has resident, filled, and all to one scale."
     if any(row.balloon_bytes for rows in guests for row in rows):
         alone += " The dashes and dots are what is in its balloon."
+    if any(row.swapped_bytes for rows in guests for row in rows):
+        alone += " The grey line is what the host has swapped out of it."
     found = []
     for (wide, narrow), caption in ((stacks, together), (each, alone)):
         if wide is not None and narrow is not None:

@@ -28,7 +28,10 @@ _POINTS_MAX: Final = 300
 _NAMED_MAX: Final = 8  # More guests than there are colours are not named in a legend.
 _ROW_PX: Final = 96
 #: Besides what is resident: column, colour and dashes.
-_OTHERS: Final = (("balloon_bytes", ("#050504", (0, (7, 2, 1.5, 2)))),)
+_OTHERS: Final = (
+    ("balloon_bytes", ("#050504", (0, (7, 2, 1.5, 2)))),
+    ("swapped_bytes", ("#050507", "-")),
+)
 _COLUMNS: Final = {True: 4, False: 2}  # Of small pictures, on a wide canvas or not.
 
 

@@ -60,8 +60,10 @@ _CURVES: Final[dict[str, tuple[str, str, Any, float]]] = {
     "guest_free_bytes": ("guest free", "#050502", (0, (5, 2)), 1.6),
     "guest_reported_bytes": ("guest reported", "#050503", (0, (1.2, 1.6)), 2.0),
     "balloon_bytes": ("balloon", "#050504", (0, (7, 2, 1.5, 2)), 1.8),
+    "balloon_target_bytes": ("its target", "#050504", (0, (1, 2)), 1.5),
     "page_cache_bytes": ("guest page cache", "#050505", (0, (9, 2)), 1.5),
-    "dirty_bytes": ("of it dirty", "#050506", (0, (3, 1, 1, 1, 1, 1)), 1.3),
+    "dirty_bytes": ("of it dirty", "#050506", (0, (3, 1, 1, 1, 1, 1)), 1.6),
+    "swapped_bytes": ("swapped out", "#050507", "-", 1.3),
 }
 _ALWAYS: Final = ("resident_bytes", "guest_free_bytes")  # Others are left out where they stay 0.
 _POINTS_MAX: Final = 600

@@ -120,8 +120,10 @@ _CURVE_WORDS: Final = {
     "guest_free_bytes": "The dashed line is what the guest has free.",
     "guest_reported_bytes": "The dotted one is what it has reported of that to the host.",
     "balloon_bytes": "The dashes and dots are what is in the guest's balloon.",
+    "balloon_target_bytes": "The dots beside them are how large the host wants it.",
     "page_cache_bytes": "The long dashes are the guest's page cache.",
     "dirty_bytes": "What is dirty in it, or on its way to the disk, is drawn below.",
+    "swapped_bytes": "The thin grey line is what the host has swapped out.",
 }
 
 

@@ -108,6 +108,7 @@ class Record:
             guest_free_bytes=said.get("free_bytes"),
             page_cache_bytes=said.get("caches_bytes"),
             balloon_bytes=self.balloon.actual_bytes,
+            balloon_target_bytes=int(self.balloon.config.words[0]["num_pages"]) * PAGE_BYTES,
             reports=self._reports,
         )
         self.rows.append(row)

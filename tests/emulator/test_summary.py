@@ -259,8 +259,9 @@ def test_a_written_series_reads_as_the_same(rows: list[SeriesRow]) -> None:
 def test_the_columns_are_those_of_the_design_and_none_is_an_empty_cell() -> None:
     assert write_series([SeriesRow(time_s=0.1, resident_bytes=4096, reports=0)]) == (
         "time_s,resident_bytes,guest_free_bytes,guest_reported_bytes,page_cache_bytes,"
-        "balloon_bytes,operations,reports,dirty_bytes,host_cache_bytes,swapped_bytes\n"
-        "0.1,4096,,,,,,0,,,\n"
+        "balloon_bytes,operations,reports,dirty_bytes,host_cache_bytes,swapped_bytes,"
+        "balloon_target_bytes\n"
+        "0.1,4096,,,,,,0,,,,\n"
     )
 
 
@@ -275,7 +276,7 @@ def test_a_series_from_before_there_was_a_page_cache_is_read() -> None:
     [
         (lambda text: "", "x: damaged: the first line must be time_s,resident_bytes,"),
         (lambda text: text.replace("time_s", "time_ms"), "x: damaged: the first line must be"),
-        (lambda text: text + "1,2\n", "x: damaged: line 3 has 2 cells, not 11"),
+        (lambda text: text + "1,2\n", "x: damaged: line 3 has 2 cells, not 12"),
         (lambda text: text.replace("4096", "4k"), "x: damaged: line 2: Expected int | null"),
         (lambda text: text.replace("0.1,", ","), "x: damaged: line 2: Object missing"),
         (lambda text: text + '"', "x: damaged: "),

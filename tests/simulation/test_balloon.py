@@ -85,6 +85,8 @@ def test_the_target_is_followed_both_ways() -> None:
     assert_sound(run)
     at = {row.time_s: (row.balloon_bytes or 0) / MIB for row in run.rows}
     assert [at[s] for s in (0.9, 1.1, 2.1)] == [0, 24, 8]
+    targets_of = {row.time_s: (row.balloon_target_bytes or 0) / MIB for row in run.rows}
+    assert [targets_of[s] for s in (0.9, 1.1, 2.1, 3.9, 4.1)] == [0, 24, 8, 64, 0]
     # All of it is more than a guest can give: what lies below the min watermark stays.
     assert 56 < at[3.9] < 64
     assert run.summary.balloon.shortfalls == pytest.approx(5, abs=1)

@@ -9,6 +9,7 @@ import pytest
 from emulator.report.answer import answer
 from emulator.report.html import Run, render_page, run_labels, write_report
 from emulator.report.markup import Markup, element, joined
+from emulator.report.pictures import Canvas, drawn_columns, time_lapse
 from emulator.run_folder import RunFolder
 from emulator.summary import OracleFigures, Phase, SeriesRow
 from tests.support.sample_run import (
@@ -215,3 +216,40 @@ def test_markup_escapes_text_and_keeps_markup() -> None:
     assert element("p", [Markup("<b></b>"), "<"]) == "<p><b></b>&lt;</p>"
     assert element("meta", charset="utf-8", class_=None) == '<meta charset="utf-8">'
     assert joined("a<b") == "a&lt;b"
+
+
+def test_a_curve_is_drawn_where_something_was_measured_that_is_not_always_0() -> None:
+    rows = [
+        SeriesRow(
+            time_s=float(at),
+            resident_bytes=0,
+            guest_free_bytes=0,
+            guest_reported_bytes=0,
+            page_cache_bytes=at,
+            dirty_bytes=0,
+            balloon_bytes=0,
+            balloon_target_bytes=4096,
+        )
+        for at in range(3)
+    ]
+    drawn = ["resident_bytes", "guest_free_bytes", "balloon_target_bytes", "page_cache_bytes"]
+    assert drawn_columns(rows) == drawn
+    svg = time_lapse(rows, [], Canvas("x", 1000, 400)) or ""
+    for label in ("host resident", "guest free", "its target", "guest page cache"):
+        assert label in svg
+    for label in ("guest reported", "of it dirty", "swapped out", ">balloon<"):
+        assert label not in svg
+
+
+def test_names_of_phases_that_overlap_do_not_cover_each_other() -> None:
+    """Guests begin one after another: the phases of all together begin soon and end late."""
+    rows = [SeriesRow(time_s=float(at), resident_bytes=1) for at in range(101)]
+    phases = [
+        Phase(name="build", start_s=0.0, end_s=90.0),
+        Phase(name="built", start_s=40.0, end_s=95.0),
+        Phase(name="clean", start_s=42.0, end_s=97.0),
+        Phase(name="cleaned", start_s=60.0, end_s=100.0),
+    ]
+    svg = time_lapse(rows, phases, Canvas("x", 1000, 400)) or ""
+    assert "1 build" in svg and "4 cleaned" in svg and "3 clean" in svg
+    assert "2 built" not in svg  # It has 2 s of room before the next begins.
