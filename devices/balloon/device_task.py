@@ -70,10 +70,10 @@ async def _serve(
 
 
 async def poll_statistics(
-    device: BalloonDevice, *, call: Notifier, pause_s: Callable[[], float]
+    device: BalloonDevice, *, call: Notifier, wait_due: Callable[[], Awaitable[None]]
 ) -> None:
-    """Ask the driver for its figures after each pause, for ever; `serve_queue` takes them."""
+    """Ask the driver for its figures whenever that is due, for ever; `serve_queue` takes them."""
     while True:
-        await trio.sleep(pause_s())
+        await wait_due()
         if device.broken is None and device.ask_statistics():
             call.notify()

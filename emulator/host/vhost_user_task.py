@@ -59,7 +59,7 @@ class VhostUserBalloon:
     features:       what is offered
     reports, pages: HOST[1] each: what reports gave back, and what the balloon did;  pages None: all
                     is counted in `reports`, also what one gave back and the other once more
-    stats_pause_s:  how long after its figures a guest is asked for them again; None: never
+    stats_due:      awaited before a guest is asked for its figures, each time; None: never
     hinted:         awaited with each free page hint
     reported:       told of each report
     leaving:        called when a guest leaves, while its memory can still be looked at
@@ -73,7 +73,7 @@ class VhostUserBalloon:
         features: int,
         reports: npt.NDArray[Any],
         pages: npt.NDArray[Any] | None,
-        stats_pause_s: Callable[[], float] | None = None,
+        stats_due: Callable[[], Awaitable[None]] | None = None,
         hinted: Discard = _forget,
         reported: Reported = _ignore,
         leaving: Callable[[], None] = lambda: None,
@@ -83,7 +83,7 @@ class VhostUserBalloon:
         self.balloon: BalloonDevice | None = None  # While a guest's driver is bound.
         self.memory = AddressSpace([])
         self._accounts = (reports, pages)
-        self._stats_pause_s = stats_pause_s
+        self._stats_due = stats_due
         self._reported = reported
         self._leaving = leaving
         self._target_bytes: int | None = None
@@ -143,8 +143,8 @@ class VhostUserBalloon:
         balloon.attach_queue(name, queue)
         try:
             async with trio.open_nursery() as nursery:
-                if name == STATS and self._stats_pause_s is not None:
-                    poll = partial(poll_statistics, call=call, pause_s=self._stats_pause_s)
+                if name == STATS and self._stats_due is not None:
+                    poll = partial(poll_statistics, call=call, wait_due=self._stats_due)
                     nursery.start_soon(poll, balloon)
                 discard = self._discards.get(name, _forget)
                 await serve_queue(balloon, name, kick=kick, call=call, discard=discard)
@@ -279,7 +279,7 @@ async def serve_emulated_guest(
         features=features,
         reports=account,
         pages=None,
-        stats_pause_s=None if statistics_s is None else lambda: statistics_s,
+        stats_due=None if statistics_s is None else partial(trio.sleep, statistics_s),
         hinted=hinted,
         leaving=leaving,
     )

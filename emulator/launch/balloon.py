@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import trio
+
 from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import poll_statistics
 from devices.memory.ram import GuestRam
@@ -15,7 +17,7 @@ async def ask_machine(machine: Machine, device: BalloonDevice, wires: Wires) -> 
     if machine.balloon_config is None:
         return
     every_s = machine.balloon_config.statistics_s
-    await poll_statistics(device, call=wires["stats.call"], pause_s=lambda: every_s)
+    await poll_statistics(device, call=wires["stats.call"], wait_due=lambda: trio.sleep(every_s))
 
 
 async def manage_machine(

@@ -17,8 +17,9 @@ class Pace:
         """Something is about to change."""
         self._found, self.pause_s = object(), self._busy_s
 
-    def looked(self, found: object) -> None:
-        """This was found; `pause_s` is how long to wait for the next look."""
+    def looked(self, found: object) -> bool:
+        """This was found; `pause_s` is how long to wait for the next look.  Whether it is news."""
         news = found != self._found
         self._found = found
         self.pause_s = self._busy_s if news else min(2 * self.pause_s, self._idle_s)
+        return news

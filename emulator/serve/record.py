@@ -62,7 +62,7 @@ class Record:
             features=features,
             reports=self.accounts[:1],
             pages=self.accounts[1:],
-            stats_pause_s=self._stats_pause_s,
+            stats_due=self._wait_stats_due,
             reported=self._reported,
             leaving=self._leaving,
         )
@@ -73,6 +73,7 @@ class Record:
         self.figures: dict[str, Any] = {}  # Of the balloon, once the guest has left.
         self._log = log
         self._stats_pace = stats_pace
+        self._stirred = trio.Event()
         self._reports = self._blocks = 0
         self._resident_bytes_peak = 0
         self._began_s: float | None = None
@@ -143,6 +144,10 @@ class Record:
             "statistics": dict(self.statistics()),
         }
 
+    def stir(self) -> None:
+        """The guest does something, or is about to: soon ask it for its figures."""
+        self._stirred.set()
+
     def details(self) -> list[str]:
         """What a row of the series does not say, in words, for whoever looks on."""
         account, wanted = self.accounts[REPORTS_ACCOUNT], self.balloon.wanted_bytes
@@ -200,9 +205,14 @@ class Record:
     def _note_peak(self, resident_bytes: int) -> None:
         self._resident_bytes_peak = max(self._resident_bytes_peak, resident_bytes)
 
-    def _stats_pause_s(self) -> float:
+    async def _wait_stats_due(self) -> None:
         self._stats_pace.looked(dict(self.statistics()))
-        return self._stats_pace.pause_s
+        self._stirred = trio.Event()
+        with trio.move_on_after(self._stats_pace.pause_s) as rest:
+            await self._stirred.wait()
+        if not rest.cancelled_caught:  # What it says at once may be what it has said.
+            self._stats_pace.expect_news()
+            await trio.sleep(self._stats_pace.pause_s)
 
     def _leaving(self) -> None:
         """The driver goes; its memory is still there."""

@@ -155,6 +155,9 @@ def _scenario(plan: Plan, record: Record) -> Scenario:
 
 
 def _summary(plan: Plan, record: Record) -> Summary:
+    target_bytes = record.balloon.target_bytes
+    if target_bytes is None:  # All is the guest's.
+        target_bytes = record.memory_bytes
     return Summary(
         scenario=_NAME,
         mechanism="page_reporting" if "page_reporting" in plan.offered else "off",
@@ -164,5 +167,5 @@ def _summary(plan: Plan, record: Record) -> Summary:
         guest=record.guest_figures(),
         host=record.host_figures(),
         hinting=record.hinting_figures(),
-        workload={"target_bytes": record.balloon.target_bytes, **record.figures},
+        workload={"target_bytes": target_bytes, **record.figures},
     )

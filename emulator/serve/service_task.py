@@ -73,6 +73,7 @@ class Service:
         said = "all of its memory" if target_bytes is None else write_size(target_bytes)
         self._say_target(f"the guest may have {said}")
         self._stirred.set()
+        self.record.stir()
 
     async def _sample_for_ever(self) -> None:
         await self.attached.wait()
@@ -83,7 +84,8 @@ class Service:
                 self._pace.expect_news()
             if self.record.balloon.balloon is not None:
                 row = self.record.sample()
-                self._pace.looked(msgspec.structs.replace(row, time_s=0))
+                if self._pace.looked(msgspec.structs.replace(row, time_s=0)):
+                    self.record.stir()
                 self._details(self.record.details())
                 self._observer.sample(row)
 

@@ -132,7 +132,8 @@ def test_nothing_is_left_behind_however_it_ends(
     tmp_path: Path, ending: signal.Signals, phase: str
 ) -> None:
     command = [sys.executable, "-m", "emulator", "guest", "uml", "--output", str(tmp_path / "run")]
-    command += [word for setting in SHORT for word in ("--set", setting)]
+    settings = [*SHORT, "workload.delay=0s"]
+    command += [word for setting in settings for word in ("--set", setting)]
     kernels = {"EMULATOR_CACHE_DIR": str(CACHE_FOLDER.parent)}  # As without another HOME.
     environment = {**os.environ, **kernels, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

@@ -136,6 +136,7 @@ def test_the_command_serves_a_guest_until_it_leaves(tmp_path: Path) -> None:
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["hinting"]["claimed_bytes"] == summary["hinting"]["returned_bytes"] == 2 * MIB
     assert summary["oracle"]["violations"] is None
+    assert summary["workload"]["target_bytes"] == 3 * MIB
     with (tmp_path / "run" / "reports.csv").open(newline="") as file:
         ranges = [(row["report"], row["addr"], row["len"]) for row in csv.DictReader(file)]
     assert ranges == [("0", "0", str(MIB)), ("0", str(MIB), str(MIB))]
@@ -194,6 +195,7 @@ def test_what_was_served_until_an_interrupt_is_kept(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGINT
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["hinting"]["claimed_bytes"] == MIB
+    assert summary["workload"]["target_bytes"] == summary["guest"]["memory_bytes"] > 4 * MIB
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -131,7 +131,7 @@ async def test_figures_are_sent_whenever_they_are_asked_for(
             await answer_statistics(served.machine.stats(), figures, kick=kick, call=call)
 
         async def poll() -> None:
-            await poll_statistics(served.machine.device, call=call, pause_s=lambda: 5)
+            await poll_statistics(served.machine.device, call=call, wait_due=lambda: trio.sleep(5))
 
         nursery.start_soon(answer)
         await wait_all_tasks_blocked()
