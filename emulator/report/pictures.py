@@ -323,7 +323,7 @@ def legend(figure: "Figure", handles: Sequence[Any], canvas: Canvas) -> None:
 def with_legend(canvas: Canvas, labels: Sequence[str]) -> Canvas:
     """The canvas, taller if need be, with room for a legend of these labels."""
     rows = -(-len(labels) // _legend_columns(labels, canvas))
-    above_px = 20 + 18 * rows
+    above_px = 26 + 18 * rows  # The unit of the heights stands below the legend.
     if above_px <= (52 if canvas.is_wide else 76):
         return canvas
     return Canvas(canvas.name, canvas.width_px, canvas.height_px + above_px - 52, above_px)
