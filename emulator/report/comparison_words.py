@@ -111,7 +111,7 @@ def _percent(found: FoundDifference, fraction: float, plus_minus: str) -> str:
             return f"{mean} % ({'one pair' if found.pairs == 1 else f'{found.pairs} pairs'})"
         ends = [100 * fraction * one / found.mean for one in (found.least, found.most)]
         decimals = 1 if max(map(abs, ends)) < _TENTHS_MAX else 0
-        least, most = (f"{end + 0.0:+.{decimals}f}" for end in ends)
+        least, most = (f"{round(end, decimals) + 0.0:+.{decimals}f}" for end in ends)
         return f"{mean} % ({f'{least}..{most}' if least != most else f'{found.pairs} pairs'})"
     if half < _NEGLIGIBLE:
         return f"{mean} {plus_minus}0 %"

@@ -53,6 +53,7 @@ def found(mean: float, half_width: float | None, of: float, pairs: int = 1) -> F
         ("host.footprint_gib_min", found(-0.5, None, 1.0), "-50.0 % (one pair)"),
         ("host.footprint_gib_min", found(-0.5, None, 1.0, 2), "-50.0 % (-55.0..-45.0)"),
         ("host.footprint_gib_min", found(-0.001, None, 1.0, 2), "-0.1 % (2 pairs)"),
+        ("host.footprint_gib_min", found(0.0001, None, 1.0, 2), "+0.0 % (2 pairs)"),
         ("host.footprint_gib_min", found(0.0, None, 1.0, 2), "+0.0 % (2 pairs)"),
         ("stranded.percpu_bytes", found(16 << 20, None, 0.0, 2), "+16 MiB (2 pairs)"),
         ("host.footprint_gib_min", found(0.0, 0.0, 1.0), "equal"),
