@@ -2,13 +2,14 @@
 
 Every guest of every run is one recording.  Runs of the same mechanism with the same parameters are
 put together, whatever they ran: guests of a host need not be alike.  A comparison's runs stand
-under the names that it has for its mechanisms.  A table of one's own is a CSV file with the columns
+under the names that it has for its mechanisms.  What a host had swapped out of a guest counts as
+held: it would be resident where there is room.  A table of one's own is a CSV file with the columns
 `time_s` and `resident_bytes`, others are passed over; all such tables are put together.
 """
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,14 +99,14 @@ def recordings_of(folder: RunFolder) -> list[Recording]:
 
 
 def _recording(rows: Sequence[SeriesRow], where: Path) -> Recording:
-    known = [(row.time_s, float(row.resident_bytes)) for row in _resident(rows)]
+    known = [
+        (row.time_s, float(row.resident_bytes + (row.swapped_bytes or 0)))
+        for row in rows
+        if row.resident_bytes is not None
+    ]
     if not known:
         raise ConfigError(f"{where}: has no sample of resident memory")
     return [time_s for time_s, _ in known], [size for _, size in known]
-
-
-def _resident(rows: Sequence[SeriesRow]) -> Iterator[Any]:
-    return (row for row in rows if row.resident_bytes is not None)
 
 
 def _read_own(path: Path) -> Recording:

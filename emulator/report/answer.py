@@ -127,7 +127,8 @@ def _resident(summary: Summary, stayed: int) -> str:
     resident = summary.host.resident_bytes_end
     if resident is None or resident >= _CLEARLY * stayed:
         return ""
-    return f" At most {size_text(resident)} of that is resident; the rest was not touched."
+    rest = "was swapped out or not touched" if summary.host.swapped_bytes_end else "was not touched"
+    return f" At most {size_text(resident)} of that is resident; the rest {rest}."
 
 
 def _followed(summary: Summary) -> str:

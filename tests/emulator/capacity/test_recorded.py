@@ -105,6 +105,13 @@ def test_a_run_without_samples_is_named(tmp_path: Path) -> None:
         read_recorded([tmp_path])
 
 
+def test_what_was_swapped_out_of_a_guest_counts_as_held(tmp_path: Path) -> None:
+    folder = sample_folder(tmp_path, scenario=under("off"))
+    rows = [SeriesRow(time_s=float(at), resident_bytes=8, swapped_bytes=at) for at in range(3)]
+    folder.write_series(rows)
+    assert read_recorded([tmp_path]) == {"off": [([0.0, 1.0, 2.0], [8.0, 9.0, 10.0])]}
+
+
 def test_what_a_scenario_asks_is_made_once_and_kept(tmp_path: Path) -> None:
     scenario = msgspec.structs.replace(under("off"), capacity=CONFIG)
     folder = sample_folder(tmp_path, scenario=scenario)
