@@ -10,6 +10,8 @@ from typing import Any
 import numpy.typing as npt
 import trio
 
+from emulator.guest.virtual_time import VirtualTime
+
 
 class Clock:
     """`kernel`: KERNEL[1] of the guest, whose `virtual` says which clock it is."""
@@ -30,4 +32,15 @@ class Clock:
         """The same instant on trio's scale; None is never."""
         if at_s is None:
             return float("inf")
+        if self._virtual:
+            return at_s
         return trio.current_time() + (at_s - self.now_s())
+
+    async def sleep_until(self, at_s: float) -> None:
+        """Until `at_s` on the guest's clock."""
+        clock = trio.lowlevel.current_clock() if self._virtual else None
+        if isinstance(clock, VirtualTime):
+            await clock.sleep_until(at_s)
+        else:
+            await trio.sleep_until(self.deadline(at_s))
+        self.now_s()

@@ -53,7 +53,7 @@ class FileIo:
         owed_s = int(self._io["owed_ns"]) / 1e9
         self._io["owed_ns"] = 0
         if owed_s and self._mm.kernel[0]["virtual"]:
-            await trio.sleep_until(self._clock.deadline(began_s + owed_s))
+            await self._clock.sleep_until(began_s + owed_s)
         dirty = unwritten_pages(self._control)
         if dirty and dirty > self._config.dirty_background * dirtyable_pages(self._mm):
             self._flusher.notify()

@@ -11,7 +11,6 @@ CPU in advance; so the limit is passed by a batch of each actor at most.
 from typing import Any, Final
 
 import numpy.typing as npt
-import trio
 
 from devices.virtio.notifier import Notifier
 from emulator.guest.clock import Clock
@@ -70,7 +69,7 @@ class SwapIn:
             record["asked"] += 1
             self._pressure.notify()
         if owed_s:
-            await trio.sleep_until(self._clock.deadline(began_s + owed_s))
+            await self._clock.sleep_until(began_s + owed_s)
         while record["answered"] != record["asked"]:
             await self._relief.wait_notified()
         waited_s = self._clock.now_s() - began_s

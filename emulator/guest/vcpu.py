@@ -198,8 +198,7 @@ class Vcpu:
 
     async def sleep_until(self, at_s: float) -> None:
         """Until `at_s` on the guest's clock."""
-        await trio.sleep_until(self.clock.deadline(at_s))
-        self.clock.now_s()
+        await self.clock.sleep_until(at_s)
 
     async def sleep(self, seconds: float) -> None:
         """Idle, but answer requests to drain the per-CPU lists."""
@@ -222,6 +221,6 @@ class Vcpu:
             ).any()
         ):
             self.after_batch()
-            await trio.sleep(poll_s)
+            await self.sleep_until(self.clock.now_s() + poll_s)
             poll_s = min(2 * poll_s, _BARRIER_POLL_S_MAX)
         self.clock.now_s()

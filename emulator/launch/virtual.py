@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final, Self
 
 import trio
-import trio.testing
 
 from devices.balloon.driver_task import FreePageReporter
 from devices.memory.ram import GuestRam
@@ -28,6 +27,7 @@ from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel, Standing
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
+from emulator.guest.virtual_time import VirtualTime
 from emulator.guests import Guests, name_of
 from emulator.guests_sampler import GuestsSampler
 from emulator.guests_summary import summarize_guests
@@ -58,7 +58,6 @@ def run_virtual(
     began = time.monotonic()
     scenario = guests[0].scenario
     _make_schedule_repeatable(scenario.run.seed)
-    clock = trio.testing.MockClock(autojump_threshold=0)
     sampler = sampler or GuestsSampler(guests)
     try:
         ended_s, standings, paid = trio.run(
@@ -66,7 +65,7 @@ def run_virtual(
             guests,
             sampler,
             observer,
-            clock=clock,
+            clock=VirtualTime(),
             restrict_keyboard_interrupt_to_checkpoints=True,  # Never in the middle of our code.
         )
     except BaseExceptionGroup as group:
