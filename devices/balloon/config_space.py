@@ -61,11 +61,11 @@ class ConfigSpace:
         self.changed()
 
     def reset(self) -> None:
-        """Forget what the driver wrote and what it was asked; the target is the host's, and stays.
+        """Forget what the driver wrote; what the host wishes for stays.
 
         The driver is not told: it is the driver that resets.
         """
-        for name in (*DRIVER_FIELDS, "free_page_hint_cmd_id"):
+        for name in DRIVER_FIELDS:
             self.words[0][name] = 0
 
 

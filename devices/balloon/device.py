@@ -146,6 +146,15 @@ class BalloonDevice:
             )
         self.config.put("num_pages", pages)
 
+    def set_reclaim_cache_first(self, wanted: bool) -> None:
+        """Have the driver reclaim page cache first when it fills the balloon (BALLOON_HINT).
+
+        It looks whenever it fills.  Raises ValueError where the word is that of free page hints.
+        """
+        if self.free_pages is not None:
+            raise ValueError("with free page hints there is no reclaim_cache_first")
+        self.config.put("reclaim_cache_first", wanted)
+
     def take(self, name: str) -> Request | None:
         """The next request of a queue; None if there is none, or the device is broken.
 

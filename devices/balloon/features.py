@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from devices.balloon.layout import (
+    F_BALLOON_HINT,
     F_DEFLATE_ON_OOM,
     F_FREE_PAGE_HINT,
     F_MUST_TELL_HOST,
@@ -28,19 +29,26 @@ FEATURES: Final = {
     "page_poison": F_PAGE_POISON,
     "page_reporting": F_PAGE_REPORTING,
 }
+# What no driver of today means by its bit, for drivers of our own.
+PROPOSED: Final = {"balloon_hint": F_BALLOON_HINT}
 RING_FEATURES: Final = 1 << F_VERSION_1 | 1 << F_INDIRECT_DESC | 1 << F_EVENT_IDX
 
 
 def feature_bits(names: Iterable[str]) -> int:
-    """The bits of features that are named as in `FEATURES`, and the ring's.
+    """The bits of features that are named as in `FEATURES` or `PROPOSED`, and the ring's.
 
-    ValueError for any other name.
+    ValueError for any other name, and for two that collide: on the bit, or on the third word of the
+    configuration.
     """
-    bits = RING_FEATURES
-    for name in names:
-        if name not in FEATURES:
-            raise ValueError(f"no feature {name!r}; there are: {', '.join(FEATURES)}")
-        bits |= 1 << FEATURES[name]
+    named = tuple(names)
+    for other in ("deflate_on_oom", "free_page_hint"):
+        if "balloon_hint" in named and other in named:
+            raise ValueError(f"balloon_hint and {other} are in the same place; leave one of them")
+    bits, known = RING_FEATURES, FEATURES | PROPOSED
+    for name in named:
+        if name not in known:
+            raise ValueError(f"no feature {name!r}; there are: {', '.join(known)}")
+        bits |= 1 << known[name]
     return bits
 
 

@@ -68,8 +68,9 @@ class FreePageHandler:
         self._config.put("free_page_hint_cmd_id", HINT_DONE)
 
     def reset(self) -> None:
-        """Nothing is asked for any more."""
+        """Nothing is asked for any more; the driver, which resets, is not told."""
         self._requested = self._started = False
+        self._config.words[0]["free_page_hint_cmd_id"] = HINT_STOP
 
     def ranges(self, chain: Chain, address_space: AddressSpace) -> npt.NDArray[Any]:
         """Raises DriverError for a command that is not one readable buffer of 4 bytes."""

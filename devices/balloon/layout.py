@@ -13,6 +13,9 @@ F_DEFLATE_ON_OOM: Final = 2
 F_FREE_PAGE_HINT: Final = 3
 F_PAGE_POISON: Final = 4
 F_PAGE_REPORTING: Final = 5
+# B. Singh, "[RFC][PATCH 2/3] Linux/Guest cooperative unmapped page cache control" (October 2010):
+# never merged, and the bit became DEFLATE_ON_OOM.  Who accepts it must know which of them is meant.
+F_BALLOON_HINT: Final = 2
 
 # Queues (5.5.2), in the order of the specification, with the feature each exists by.
 INFLATE: Final = "inflate"
@@ -40,13 +43,21 @@ PAGE_REPORTING_CAPACITY: Final = 32
 PFN: Final = np.dtype("<u4")
 PFNS_MAX: Final = 256
 
+# The third word has two names: with BALLOON_HINT the driver finds there whether it shall reclaim
+# page cache first; the specification gave the place to free page hints.
 BALLOON_CONFIG: Final = np.dtype(  # 5.5.4; little-endian always
-    [
-        ("num_pages", "<u4"),  # the device's wish: pages of 4 KiB in the balloon
-        ("actual", "<u4"),  # written by the driver: pages that are in it
-        ("free_page_hint_cmd_id", "<u4"),
-        ("poison_val", "<u4"),  # written by the driver, before DRIVER_OK
-    ]
+    {
+        "names": [
+            "num_pages",  # the device's wish: pages of 4 KiB in the balloon
+            "actual",  # written by the driver: pages that are in it
+            "free_page_hint_cmd_id",
+            "reclaim_cache_first",
+            "poison_val",  # written by the driver, before DRIVER_OK
+        ],
+        "formats": ["<u4"] * 5,
+        "offsets": [0, 4, 8, 8, 12],
+        "itemsize": 16,
+    }
 )
 assert BALLOON_CONFIG.itemsize == 16
 

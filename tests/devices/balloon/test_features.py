@@ -34,5 +34,9 @@ def test_a_queue_exists_only_with_its_feature() -> None:
 def test_features_have_names() -> None:
     assert feature_bits(["page_reporting", "stats_vq"]) == REPORTING | STATS | RING_FEATURES
     assert RING_FEATURES >> 32 == 1  # VERSION_1; RING_PACKED, bit 34, it has not.
+    assert feature_bits(["balloon_hint"]) == 1 << 2 | RING_FEATURES
+    for other in ("deflate_on_oom", "free_page_hint"):
+        with pytest.raises(ValueError, match=f"balloon_hint and {other} are in the same place"):
+            feature_bits([other, "balloon_hint"])
     with pytest.raises(ValueError, match="no feature 'ring_packed'; there are: must_tell_host, "):
         feature_bits(["ring_packed"])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.balloon.balloon_pages import BalloonPages
+from devices.balloon.features import feature_bits
 from devices.balloon.layout import PFN, PFNS_MAX
 from devices.memory.address_space import AddressSpace, MemoryRegion
 from devices.virtio.chain import NO_SEGMENTS, segments
@@ -165,7 +166,7 @@ def test_a_reset_empties_the_balloon_and_forgets_what_the_driver_wrote() -> None
     machine.serve("inflate")
     machine.device.reset()
     assert machine.device.balloon_bytes == 0
-    assert machine.config.words[0].tolist() == (3, 0, 0, 0)
+    assert machine.config.words[0].tolist() == (3, 0, 0, 0, 0)
     machine.device.validate()
 
 
@@ -200,6 +201,16 @@ def test_a_driver_sends_at_most_an_array_and_one_batch_at_a_time() -> None:
     driver.add(np.arange(PFNS_MAX, dtype=PFN))
     with pytest.raises(AssertionError):
         driver.add(u4(1))
+
+
+def test_the_third_word_says_whether_page_cache_goes_first_if_it_is_no_hint_command() -> None:
+    machine = BalloonMachine(feature_bits(["stats_vq", "balloon_hint"]))
+    machine.device.set_reclaim_cache_first(True)
+    assert (machine.config.read(8, 4), machine.changes) == (b"\1\0\0\0", 1)
+    machine.device.reset()  # The driver's; what the host wishes stays.
+    assert machine.config.read(8, 4) == b"\1\0\0\0"
+    with pytest.raises(ValueError, match="with free page hints there is no reclaim_cache_first"):
+        BalloonMachine().device.set_reclaim_cache_first(True)
 
 
 def test_a_reset_ends_a_batch_unacknowledged() -> None:
