@@ -79,11 +79,12 @@ def summarize(machine: Machine, sampler: Sampler, standing: Standing, times: Run
             vcpus=scenario.guest.vcpus,
             ram=scenario.guest.ram,
             page_metadata_bytes=metadata_bytes(guest),
+            free_bytes_mean=mean_over_time(rows, "guest_free_bytes"),
         ),
         host=host_figures(rows, times.host_cpu_s, [machine]),
         hinting=hinting_figures(guest["hinting"][0], host, own_figures(machine)),
-        balloon=balloon_figures(guest, host, times),
-        page_cache=page_cache_figures(guest.get("page_cache.control"), rows),
+        balloon=balloon_figures(guest, host, rows, times),
+        page_cache=page_cache_figures(guest, rows, times),
         cost=cost_figures(actors, host, times),
         vcpus=VcpuFigures(
             operations=operations,
@@ -113,10 +114,22 @@ def metadata_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> int:
     return sum(guest[name].nbytes for name in ("pages", "pageblocks", "zones", "pcps"))
 
 
+def mean_over_time(rows: Sequence[SeriesRow], name: str) -> int | None:
+    """A column's mean, each sample lasting halfway to its neighbours; None if one is missing."""
+    values = [getattr(row, name) for row in rows]
+    if not values or None in values:
+        return None
+    time_s = [row.time_s for row in rows]
+    lasted_s = time_s[-1] - time_s[0]
+    if lasted_s <= 0:
+        return int(values[-1])
+    return round(float(np.trapezoid(values, time_s)) / lasted_s)
+
+
 def host_figures(
     rows: Sequence[SeriesRow], cpu_s: float | None, machines: Sequence[Machine] = ()
 ) -> HostFigures:
-    """Residency over the run, and what of these guests was swapped out."""
+    """Residency over the run, what it left free, and what of these guests was swapped out."""
     resident = np.array([row.resident_bytes or 0 for row in rows], dtype=np.float64)
     time_s = np.array([row.time_s for row in rows])
     footprint = np.trapezoid(resident, time_s) / _GIB / 60
@@ -124,10 +137,26 @@ def host_figures(
         resident_bytes_start=int(resident[0]),
         resident_bytes_peak=int(resident.max()),
         resident_bytes_end=int(resident[-1]),
+        resident_bytes_mean=mean_over_time(rows, "resident_bytes"),
         footprint_gib_min=float(footprint),
         cpu_s=cpu_s,
+        free_bytes_mean=_free_of_host(machines, rows),
         **swap_figures(machines, rows),
     )
+
+
+def _free_of_host(machines: Sequence[Machine], rows: Sequence[SeriesRow]) -> int | None:
+    """Mean of what guests and the host's cache of their disks leave of its memory, if these are all
+    of its guests.  The cache is taken to give way to them: where both do not fit, nothing is free.
+    """
+    if not machines or machines[0].scenario.guests.count != len(machines):
+        return None
+    memory_bytes = machines[0].scenario.host.memory_bytes
+    if memory_bytes is None:
+        return None
+    held = [(row.time_s, (row.resident_bytes or 0) + (row.host_cache_bytes or 0)) for row in rows]
+    free = [SeriesRow(time_s=at, resident_bytes=max(0, memory_bytes - it)) for at, it in held]
+    return mean_over_time(free, "resident_bytes")
 
 
 def swap_figures(machines: Sequence[Machine], rows: Sequence[SeriesRow]) -> dict[str, Any]:
@@ -181,7 +210,7 @@ def reclaim_latency(counts: npt.NDArray[Any]) -> ReclaimLatency:
 
 
 def balloon_figures(
-    guest: Mapping[str, npt.NDArray[Any]], host: Any, times: RunTimes
+    guest: Mapping[str, npt.NDArray[Any]], host: Any, rows: Sequence[SeriesRow], times: RunTimes
 ) -> BalloonFigures:
     """What the balloon did; nothing is measured where the guest has none.
 
@@ -195,6 +224,7 @@ def balloon_figures(
     return BalloonFigures(
         target_bytes_end=int(balloon["target_pages"]) * PAGE_SIZE,
         balloon_bytes_end=int(balloon["pages"]) * PAGE_SIZE,
+        balloon_bytes_mean=mean_over_time(rows, "balloon_bytes"),
         inflated_bytes=int(balloon["inflated_pages"]) * PAGE_SIZE,
         inflated_returned_bytes=int(host["inflated_returned_bytes"]),
         deflated_bytes=int(balloon["deflated_pages"]) * PAGE_SIZE,
@@ -202,6 +232,7 @@ def balloon_figures(
         targets_reached=reached,
         follow_s_max=int(balloon["follow_ns_max"]) / 1e9 if reached else None,
         shortfalls=int(balloon["shortfalls"]),
+        hinted_fills=int(balloon["hinted_fills"]),
         oom_calls=int(balloon["oom_calls"]),
         oom_bytes=int(balloon["oom_pages"]) * PAGE_SIZE,
         oom_wait_s=int(guest["shortages"]["waited_ns"].sum()) / 1e9 if known else None,
@@ -211,12 +242,12 @@ def balloon_figures(
 
 
 def page_cache_figures(
-    control: npt.NDArray[Any] | None, rows: Sequence[SeriesRow]
+    guest: Mapping[str, npt.NDArray[Any]], rows: Sequence[SeriesRow], times: RunTimes
 ) -> PageCacheFigures:
-    """What the page cache did; `control`: PAGE_CACHE[1], None: the guest has none."""
-    if control is None:
+    """What the page cache did; nothing is measured where the guest has none."""
+    if "page_cache.control" not in guest:
         return PageCacheFigures()
-    found = control[0]
+    found = guest["page_cache.control"][0]
 
     def size(name: str) -> int:
         return int(found[name]) * PAGE_SIZE
@@ -225,23 +256,33 @@ def page_cache_figures(
     return PageCacheFigures(
         bytes_peak=max(row.page_cache_bytes or 0 for row in rows),
         bytes_end=size("pages"),
+        bytes_mean=mean_over_time(rows, "page_cache_bytes"),
         mapped_bytes_end=size("mapped_pages"),
         dirty_bytes_peak=max(row.dirty_bytes or 0 for row in rows),
         dirty_bytes_end=size("dirty_pages") + size("writeback_pages"),
         host_cache_bytes_end=size("host_cache_pages"),
+        host_cache_bytes_mean=mean_over_time(rows, "host_cache_bytes"),
         duplicate_bytes_end=size("duplicate_pages"),
+        duplicate_bytes_mean=mean_over_time(rows, "duplicate_bytes"),
         hit_rate=1 - int(found["missed_pages"]) / reads if reads else None,
         host_reads=int(found["host_reads"]),
         host_read_bytes=size("host_read_pages"),
         disk_read_bytes=size("disk_read_pages"),
+        read_wait_s=_waited_s(guest["page_cache.io"]) if times.virtual else None,
         written_bytes=size("written_pages"),
         kswapd_bytes=size("kswapd_pages"),
         direct_bytes=size("direct_pages"),
         node_bytes=size("node_pages"),
+        cache_first_bytes=size("cache_first_pages"),
+        unmapped_control_bytes=size("unmapped_control_pages"),
         dropped_bytes=size("dropped_pages"),
         scanned_bytes=size("scanned_pages"),
         kswapd_runs=int(found["kswapd_runs"]),
     )
+
+
+def _waited_s(io: npt.NDArray[Any]) -> float:
+    return int(io["waited_ns"].sum()) / 1e9
 
 
 def cost_figures(actors: npt.NDArray[Any], host: Any, times: RunTimes) -> CostFigures:

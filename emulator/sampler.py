@@ -21,6 +21,7 @@ class CacheBytes(NamedTuple):
     cached: int | None = None
     dirty: int | None = None  # or on its way to the disk
     host: int | None = None
+    duplicate: int | None = None  # in both
 
 
 def page_cache_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> CacheBytes:
@@ -28,7 +29,8 @@ def page_cache_bytes(guest: Mapping[str, npt.NDArray[Any]]) -> CacheBytes:
     if "page_cache.control" not in guest:
         return CacheBytes()
     control = guest["page_cache.control"][0]
-    pages = (control["pages"], unwritten_pages(control), control["host_cache_pages"])
+    host, both = control["host_cache_pages"], control["duplicate_pages"]
+    pages = (control["pages"], unwritten_pages(control), host, both)
     return CacheBytes(*(int(count) * PAGE_SIZE for count in pages))
 
 
@@ -97,6 +99,7 @@ class Sampler:
             host_cache_bytes=cache.host,
             swapped_bytes=None if swap is None else swap.inside * PAGE_SIZE,
             balloon_target_bytes=_pages_of(balloon, "target_pages"),
+            duplicate_bytes=cache.duplicate,
         )
         self.rows.append(row)
         self.noted.append((row.time_s, row.resident_bytes or 0))

@@ -50,12 +50,13 @@ class AllocLatency(_Section, frozen=True):
 
 
 class GuestFigures(_Section, frozen=True):
-    """The guest as it was made."""
+    """The guest as it was made, and what it had free.  A `_mean` is over the time of the run."""
 
     memory_bytes: int | None = None
     vcpus: int | None = None
     ram: str | None = None
     page_metadata_bytes: int | None = None
+    free_bytes_mean: int | None = None
 
 
 class HostFigures(_Section, frozen=True):
@@ -74,6 +75,8 @@ class HostFigures(_Section, frozen=True):
     swap_dropped_bytes: int | None = None  # Discarded there.
     swap_wait_s: float | None = None  # What the guest's actors waited for the host, in sum.
     swap_full: int | None = None  # How often the host was over its limit without room for more.
+    resident_bytes_mean: int | None = None
+    free_bytes_mean: int | None = None  # Of `host.memory`, what its own cache leaves as well.
 
 
 class HintingFigures(_Section, frozen=True):
@@ -107,6 +110,8 @@ class BalloonFigures(_Section, frozen=True):
     wishes_cut: int | None = None  # By a manager that asked for what cannot be.
     guest_statistics: int | None = None  # How often the guest's figures came.
     inflated_returned_bytes: int | None = None  # Of the inflated ones, those with memory behind.
+    balloon_bytes_mean: int | None = None
+    hinted_fills: int | None = None  # Batches for which page cache was to be reclaimed first.
 
 
 class PageCacheFigures(_Section, frozen=True):
@@ -130,6 +135,12 @@ class PageCacheFigures(_Section, frozen=True):
     dropped_bytes: int | None = None  # Because caches were dropped.
     scanned_bytes: int | None = None
     kswapd_runs: int | None = None
+    bytes_mean: int | None = None
+    host_cache_bytes_mean: int | None = None
+    duplicate_bytes_mean: int | None = None
+    read_wait_s: float | None = None  # What vCPUs waited for reads, in sum; in virtual time.
+    cache_first_bytes: int | None = None  # For the balloon, by its allocations' flag.
+    unmapped_control_bytes: int | None = None  # Because more was unmapped than should be.
 
 
 class CostFigures(_Section, frozen=True):
@@ -222,6 +233,7 @@ class SeriesRow(msgspec.Struct, frozen=True, kw_only=True):
     host_cache_bytes: int | None = None
     swapped_bytes: int | None = None
     balloon_target_bytes: int | None = None  # How large the host wants it.
+    duplicate_bytes: int | None = None  # Of that, in the guest's page cache as well.
 
 
 class ExpectationResult(msgspec.Struct, frozen=True, kw_only=True):

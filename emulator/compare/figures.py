@@ -46,18 +46,30 @@ BALLOON_FIGURES: Final = (
     ComparedFigure(metric="hinting.returned_bytes", better="neither"),
 )
 
+#: Besides, of a guest whose workload has files: where its memory was, over the time of the run.
+CACHE_FIGURES: Final = (
+    ComparedFigure(metric="guest.free_bytes_mean", better="more"),
+    ComparedFigure(metric="page_cache.bytes_mean", better="neither"),
+    ComparedFigure(metric="page_cache.host_cache_bytes_mean", better="neither"),
+    ComparedFigure(metric="page_cache.duplicate_bytes_mean"),
+    ComparedFigure(metric="page_cache.read_wait_s"),
+    ComparedFigure(metric="host.resident_bytes_mean"),
+)
+
 
 def figures_of(scenario: Scenario) -> tuple[ComparedFigure, ...]:
-    """What is compared under a scenario: `FIGURES`, what is said of a balloon if it has one, and
-    what its workload names of its own."""
+    """What is compared under a scenario: `FIGURES`, what is said of a balloon and of a page cache
+    if it has one, and what its workload names of its own."""
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
     own: Mapping[str, Better] = getattr(workload, "compared", {})
     balloon = () if scenario.balloon is None else BALLOON_FIGURES
+    cached = CACHE_FIGURES if hasattr(workload, "file_pages") else ()
     return (
         *FIGURES,
         *balloon,
+        *cached,
         *(ComparedFigure(metric=f"workload.{name}", better=it) for name, it in own.items()),
     )
 

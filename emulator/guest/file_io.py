@@ -54,6 +54,7 @@ class FileIo:
         self._io["owed_ns"] = 0
         if owed_s and self._mm.kernel[0]["virtual"]:
             await self._clock.sleep_until(began_s + owed_s)
+            self._io["waited_ns"] += round(owed_s * 1e9)
         dirty = unwritten_pages(self._control)
         if dirty and dirty > self._config.dirty_background * dirtyable_pages(self._mm):
             self._flusher.notify()

@@ -32,6 +32,12 @@ from emulator.report.wording import (
 _LABELS: Final = {
     "host.footprint_gib_min": "footprint, GiB min",
     "host.resident_bytes_end": "resident at the end",
+    "host.resident_bytes_mean": "resident, mean",
+    "guest.free_bytes_mean": "free in the guest, mean",
+    "page_cache.bytes_mean": "page cache, mean",
+    "page_cache.host_cache_bytes_mean": "host's cache, mean",
+    "page_cache.duplicate_bytes_mean": "cached in both, mean",
+    "page_cache.read_wait_s": "waited for reads",
     "hinting.reclaim_latency_ms.p50": "freed to returned, p50",
     "hinting.reclaim_latency_ms.p99": "freed to returned, p99",
     "cost.cpu_s_per_gib_returned": "CPU per GiB returned",

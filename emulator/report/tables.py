@@ -100,6 +100,12 @@ def _host(summary: Summary) -> FigureTable:
             size_figure("resident at the start", host.resident_bytes_start),
             size_figure("resident at the peak", host.resident_bytes_peak),
             size_figure("resident at the end", host.resident_bytes_end),
+            size_figure("resident, mean", host.resident_bytes_mean),
+            *(
+                (size_figure("free, mean", host.free_bytes_mean),)
+                if host.free_bytes_mean is not None
+                else ()
+            ),
             Figure(
                 "footprint",
                 _with_unit(decimal_text(host.footprint_gib_min), host.footprint_gib_min, "GiB min"),
@@ -164,6 +170,7 @@ def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
     figures = (
         size_figure("target at the end", balloon.target_bytes_end),
         size_figure("in the balloon at the end", balloon.balloon_bytes_end),
+        size_figure("in the balloon, mean", balloon.balloon_bytes_mean),
         _count("targets set", balloon.targets, "targets"),
         _count("targets reached", balloon.targets_reached, "targets"),
         _seconds("longest way to one", balloon.follow_s_max),
@@ -174,6 +181,7 @@ def _balloon(summary: Summary) -> tuple[FigureTable, ...]:
         _count("times out of memory", balloon.oom_calls, "times"),
         _seconds("vCPUs waited for that", balloon.oom_wait_s),
         _count("batches not filled", balloon.shortfalls, "batches"),
+        _count("batches hinted", balloon.hinted_fills, "batches"),
         _count("wishes cut", balloon.wishes_cut, "wishes"),
         _count("guest's figures", balloon.guest_statistics, "times"),
     )
@@ -187,17 +195,22 @@ def _page_cache(summary: Summary) -> tuple[FigureTable, ...]:
     figures = (
         size_figure("cached at the peak", cache.bytes_peak),
         size_figure("cached at the end", cache.bytes_end),
+        size_figure("cached, mean", cache.bytes_mean),
         size_figure("of it mapped", cache.mapped_bytes_end),
         size_figure("of it at the host, too", cache.duplicate_bytes_end),
+        size_figure("in both, mean", cache.duplicate_bytes_mean),
         size_figure("in the host's own cache", cache.host_cache_bytes_end),
         size_figure("dirty at the peak", cache.dirty_bytes_peak),
         size_figure("dirty at the end", cache.dirty_bytes_end),
         size_figure("read from the host", cache.host_read_bytes),
         size_figure("of it from the disk", cache.disk_read_bytes),
+        _seconds("vCPUs waited for that", cache.read_wait_s),
         size_figure("written back", cache.written_bytes),
         size_figure("reclaimed by kswapd", cache.kswapd_bytes),
         size_figure("reclaimed directly", cache.direct_bytes),
         size_figure("reclaimed in the node", cache.node_bytes),
+        size_figure("reclaimed cache first", cache.cache_first_bytes),
+        size_figure("as too much unmapped", cache.unmapped_control_bytes),
         size_figure("dropped", cache.dropped_bytes),
     )
     return (FigureTable("Page cache", figures),)

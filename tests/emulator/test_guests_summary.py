@@ -1,12 +1,15 @@
 """Figures of several guests, as one of all."""
 
 from emulator.guests_summary import added, means
+from emulator.measure import mean_over_time
 from emulator.summary import (
     CostFigures,
     GuestFigures,
     HintingFigures,
     LockHold,
+    PageCacheFigures,
     ReclaimLatency,
+    SeriesRow,
     VcpuFigures,
 )
 
@@ -38,6 +41,15 @@ def test_words_stay_and_what_one_has_not_measured_is_not_measured() -> None:
     costs = [CostFigures(zone_lock_hold_us=LockHold(max=2.0), zone_lock_wait_s=1.0), CostFigures()]
     assert added(costs) == CostFigures()
     assert added([VcpuFigures(lost=1), VcpuFigures(lost=0)]).lost == 1
+
+
+def test_means_over_the_time_add_up() -> None:
+    rows = [SeriesRow(time_s=at_s, page_cache_bytes=it) for at_s, it in ((0, 0), (2, 40), (3, 40))]
+    assert mean_over_time(rows, "page_cache_bytes") == round((2 * 20 + 40) / 3)
+    assert mean_over_time(rows, "dirty_bytes") is None
+    assert mean_over_time(rows[1:2], "page_cache_bytes") == 40
+    each = [PageCacheFigures(bytes_mean=27, bytes_peak=40), PageCacheFigures(bytes_mean=3)]
+    assert added(each) == PageCacheFigures(bytes_mean=30)
 
 
 def test_a_workloads_numbers_are_averaged() -> None:

@@ -31,6 +31,7 @@ BALLOON_STATE: Final = np.dtype(
         ("follow_ns_max", "<i8"),  # the longest time that took
         ("oom_calls", "<i8"),  # OOM notifications, and the pages that they gave back
         ("oom_pages", "<i8"),
+        ("hinted_fills", "<i8"),  # batches for which page cache was to be reclaimed first
     ],
     align=True,
 )

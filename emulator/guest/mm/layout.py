@@ -13,7 +13,7 @@ and, in a guest that has files, its page cache:
     files        FILE[nr_files]                 where a file's slots begin
     slots        SLOT[pages of all files]       a page of a file: where it is, what is in it
     image        IMAGE[pages of all files]      the same page on the disk, which is the host's
-    io           IO[nr_cpus]                    what each vCPU owes for its reads
+    io           IO[nr_cpus]                    what each vCPU owes and has paid for its reads
 
 A block of `1 << order` pages is described by its first page alone, its *head*; the other records
 of a block are `NONE`.  Lists are doubly linked and circular, through `next` and `prev`, around a
@@ -277,7 +277,13 @@ FILE: Final = np.dtype(
     ]
 )
 IO: Final = np.dtype(
-    {"names": ["owed_ns"], "formats": ["<i8"], "offsets": [0], "itemsize": 64}, align=True
+    {
+        "names": ["owed_ns", "waited_ns"],  # for reads of the host: since it paid last, and in all
+        "formats": ["<i8", "<i8"],
+        "offsets": [0, 8],
+        "itemsize": 64,
+    },
+    align=True,
 )
 WRITE_BACK: Final = np.dtype([("slot", "<u4"), ("version", "<u4")])  # a page on its way
 
@@ -294,6 +300,7 @@ _PAGE_CACHE_COUNTS: Final = (
     "reads",  # pages
     "missed_pages",  # of those, not in the cache when they were asked for
     "host_reads",  # requests
+    "major_faults",  # accesses through page tables that had to be read from the host
     "host_read_pages",
     "disk_read_pages",  # of those, not in the host's cache
     "written_pages",
@@ -304,12 +311,15 @@ _PAGE_CACHE_COUNTS: Final = (
     "kswapd_pages",  # reclaimed, by whom
     "direct_pages",
     "node_pages",
+    "cache_first_pages",  # because a balloon's allocation asked for it
+    "unmapped_control_pages",
     "dropped_pages",
     "kswapd_runs",
     # Parameters.
     "read_ahead_pages",
     "min_unmapped_pages",
     "node_reclaim",
+    "unmapped_control",  # unmapped page control is on
     "host_read_ns",  # for a page
     "disk_read_ns",
 )
