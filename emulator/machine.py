@@ -54,6 +54,7 @@ from emulator.machine_parts import (
     balloon_of,
     check_transport,
     features_of,
+    has_balloon_hint,
     load_balloon_manager,
     load_parts,
     queue_layouts,
@@ -252,6 +253,7 @@ class Machine:
             self.guest["balloon"],
             ring["config"],
             deflate_on_oom=self.balloon_config.deflate_on_oom,
+            hinted=has_balloon_hint(self.mechanism),
         )
         tellers = []
         for index, name in enumerate((INFLATE, DEFLATE)):

@@ -23,6 +23,11 @@ def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
     balloon = balloon_of(scenario, mechanism)
     if balloon is not None:  # So that a bad one is found before anything runs.
         load_balloon_manager(scenario, balloon)
+        if balloon.deflate_on_oom and has_balloon_hint(mechanism):
+            raise ConfigError(
+                f"{scenario.where('balloon')}.deflate_on_oom: is the feature bit by which "
+                f"{mechanism.name} has its hint; use --set balloon.deflate_on_oom=false"
+            )
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
@@ -37,8 +42,13 @@ def load_parts(scenario: Scenario) -> tuple[Mechanism, Workload]:
 def balloon_of(scenario: Scenario, mechanism: Mechanism) -> BalloonConfig | None:
     """The guest's balloon: as the scenario says, or by default if the mechanism is one."""
     if scenario.balloon is None and getattr(mechanism, "balloon", False):
-        return BalloonConfig()
+        return BalloonConfig(deflate_on_oom=not has_balloon_hint(mechanism))
     return scenario.balloon
+
+
+def has_balloon_hint(mechanism: Mechanism) -> bool:
+    """Whether the driver reclaims page cache first where the host wishes that."""
+    return bool(getattr(mechanism, "balloon_hint", False))
 
 
 def load_balloon_manager(scenario: Scenario, balloon: BalloonConfig) -> Manager:
@@ -64,6 +74,7 @@ def features_of(mechanism: Mechanism, balloon: BalloonConfig | None) -> int:
     names = ["free_page_hint" if hints else "page_reporting"]
     if balloon is not None:
         names += ["must_tell_host", "stats_vq"] + ["deflate_on_oom"] * balloon.deflate_on_oom
+        names += ["balloon_hint"] * has_balloon_hint(mechanism)
     return feature_bits(names)
 
 

@@ -21,6 +21,7 @@ from emulator.guest.mm.layout import PAGE_SIZE, WRITE_BACK
 from emulator.guest.mm.reclaim_kernels import (
     DEF_PRIORITY,
     any_zone_balanced,
+    balance_unmapped,
     kswapd_pass,
     lower_boost,
 )
@@ -64,6 +65,8 @@ class Kswapd:
         boosts = mm.zones["watermark_boost"].copy()
         boost_left = int(boosts.sum())
         self._control["kswapd_runs"] += 1
+        if balance_unmapped(mm, self._actor):
+            self._pass_on()
         while priority >= 1:
             balanced = bool(any_zone_balanced(mm))
             if not balanced and boost_left:

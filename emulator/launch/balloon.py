@@ -40,4 +40,5 @@ async def manage_machine(
         memory_bytes=machine.scenario.guest.memory_bytes,
         every_s=config.every_s,
         host=host,
+        cache_first=getattr(machine.mechanism, "reclaim_cache_first", None),
     )

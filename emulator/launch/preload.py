@@ -67,7 +67,9 @@ def rehearse(scenario: Scenario) -> None:
     small = msgspec.structs.replace(
         scenario,
         guest=guest,
-        balloon=None if balloon is None else _REHEARSED_BALLOON,
+        balloon=None
+        if balloon is None
+        else msgspec.structs.replace(_REHEARSED_BALLOON, deflate_on_oom=balloon.deflate_on_oom),
         host=_rehearsed_host(scenario.host),
         run=msgspec.structs.replace(scenario.run, sample_s=1.0, time_limit_s=None),
     )

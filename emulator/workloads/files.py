@@ -20,6 +20,7 @@ from emulator.guest.mm.page_cache_kernels import drop_slots, unmap_slots
 from emulator.guest.mm.reclaim_kernels import (
     DEF_PRIORITY,
     any_zone_balanced,
+    balance_unmapped,
     kswapd_pass,
     lower_boost,
 )
@@ -175,6 +176,7 @@ class _Rehearsal(Files):
         await super().run(vcpu, arrays)
         mm, kernel = vcpu.mm, vcpu.nr_cpus
         any_zone_balanced(mm)
+        balance_unmapped(mm, kernel)
         kswapd_pass(mm, kernel, DEF_PRIORITY)
         lower_boost(mm, 0, kernel, 0)
         unmap_slots(mm, vcpu.index, 0, len(mm.cache.slots))

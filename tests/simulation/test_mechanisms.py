@@ -30,7 +30,7 @@ _SCAN: dict[str, st.SearchStrategy[Any]] = {
     "delay": st.sampled_from(["1ms", "20ms"]),
 }
 #: Of its own test, of those of balloons, and of all that report something.
-NOT_HERE = {"free_page_hint", "balloon", "off"}
+NOT_HERE = {"free_page_hint", "balloon", "balloon_cache_first", "off"}
 #: The parameters that each mechanism is tried with.
 PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "aeration": _SCAN,

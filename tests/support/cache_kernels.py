@@ -64,4 +64,4 @@ def direct(mm: Any, cpu: int) -> bool:
 @kernel
 def node(mm: Any, actor: int, order: int) -> bool:
     """Node reclaim, whatever the mode."""
-    return node_reclaim(mm, actor, order)
+    return node_reclaim(mm, actor, order, IN_NODE)

@@ -31,6 +31,8 @@ class Balloon:
 
     state:           BALLOON_STATE[1], empty
     config:          BALLOON_CONFIG[1], as the device shows it
+    hinted:          whether the driver has BALLOON_HINT: it then looks at `reclaim_cache_first`
+                     when it fills the balloon
     config_written:  called after it was written to; set it where the device does not see that
     """
 
@@ -41,12 +43,14 @@ class Balloon:
         config: npt.NDArray[Any],
         *,
         deflate_on_oom: bool,
+        hinted: bool = False,
     ) -> None:
         self.mm: Final = mm
         self.state: Final = state
         self._actor = int(mm.kernel[0]["nr_cpus"])
         self._config = config
         self.config_written: Callable[[], None] = lambda: None
+        self._hinted = hinted
         state[0]["top"] = NOTHING
         state[0]["deflate_on_oom"] = deflate_on_oom
 
@@ -64,7 +68,9 @@ class Balloon:
     def take(self, pages: int) -> npt.NDArray[Any]:
         """Allocate up to `pages`, at most PFNS_MAX: u4[n], n less if the guest is short."""
         pfns = np.zeros(min(pages, PFNS_MAX), PFN)
-        return pfns[: take_pages(self.mm, self._actor, self.state, pfns, len(pfns))]
+        first = self._hinted and bool(self._config[0]["reclaim_cache_first"])
+        self.state[0]["hinted_fills"] += first
+        return pfns[: take_pages(self.mm, self._actor, self.state, pfns, len(pfns), first)]
 
     def enqueue(self, pfns: npt.NDArray[Any]) -> None:
         """Put what `take` got into the balloon."""

@@ -32,8 +32,9 @@ from emulator.guest.mm.layout import BALLOON, MOVABLE, NO_PAGE
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
 from emulator.guest.mm.page_alloc_kernels import zone_of
 from emulator.guest.mm.shortage_kernels import (
+    found_above_mark,
     reclaimed_directly,
-    take_boost_back,
+    reclaimed_in_node,
     wake_kswapd,
 )
 
@@ -45,7 +46,7 @@ def _take_from_zone(
     """Take pages of one zone until it is down to `mark`; how many there are now."""
     lock_zone(mm, z, actor)
     while got < count and watermark_ok(mm, z, 0, mark):
-        take_boost_back(mm, z)
+        found_above_mark(mm, z)
         pfn = rmqueue(mm, z, 0, MOVABLE, nofragment)
         if pfn == NO_PAGE:
             break
@@ -59,27 +60,56 @@ def _take_from_zone(
     return got
 
 
+@kernel(inner=True)
+def _take_from_any_zone(
+    mm: Any,
+    actor: int,
+    low: bool,
+    nofragment: bool,
+    cache_first: bool,
+    pfns: Any,
+    got: int,
+    count: int,
+) -> int:
+    """Down to the low or min watermarks, the highest zone first (get_page_from_freelist)."""
+    nr_zones = i64(mm.kernel[0]["nr_zones"])
+    for down in range(nr_zones):
+        z = nr_zones - 1 - down
+        zone = mm.zones[z]
+        mark = i64(zone["watermark_min"])
+        if low:
+            mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
+        if down > 0:
+            mark += i64(zone["lowmem_reserve"])
+        got = _take_from_zone(mm, actor, z, mark, nofragment, pfns, got, count)
+        while got < count and reclaimed_in_node(mm, actor, 0, cache_first):
+            before = got
+            got = _take_from_zone(mm, actor, z, mark, nofragment, pfns, got, count)
+            if got == before:  # Still below its mark: the next zone.
+                break
+    return got
+
+
 @kernel
-def take_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> int:
+def take_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int, cache_first: bool) -> int:
     """Allocate up to `count` pages into `pfns` (u4), as an allocation would that neither retries
     nor uses reserves: every zone down to its low, then to its min watermark, and what the page
     cache gives at 32 pages a time.  How many it got.
+
+    cache_first: wherever a zone is below its mark, reclaim in the node before looking elsewhere
+    (__GFP_FREE_CACHE); each page is then an allocation of its own, which begins at the low marks.
     """
-    nr_zones = i64(mm.kernel[0]["nr_zones"])
-    nofragment = prefers_no_fragment(mm, nr_zones - 1)
+    nofragment = prefers_no_fragment(mm, i64(mm.kernel[0]["nr_zones"]) - 1)
     got, attempt = i64(0), i64(0)
     while attempt < 2 and got < count:
-        for down in range(nr_zones):
-            z = nr_zones - 1 - down
-            zone = mm.zones[z]
-            mark = i64(zone["watermark_min"])
-            if attempt == 0:
-                mark = i64(zone["watermark_low"]) + i64(zone["watermark_boost"])
-            if down > 0:
-                mark += i64(zone["lowmem_reserve"])
-            got = _take_from_zone(mm, actor, z, mark, nofragment, pfns, got, count)
+        wanted = got + 1 if cache_first and attempt == 1 else count
+        low = attempt == 0
+        got = _take_from_any_zone(mm, actor, low, nofragment, cache_first, pfns, got, wanted)
         if nofragment:
             nofragment = False
+            continue
+        if got == wanted:
+            attempt = 0
             continue
         attempt += 1
         if attempt == 1 and got < count:

@@ -20,6 +20,7 @@ _HERE: Final = "emulator.guest.hinting.mechanisms"
 MECHANISMS: Final[Mapping[str, str]] = {
     "off": f"{_HERE}.off:Off",
     "balloon": f"{_HERE}.balloon:Balloon",
+    "balloon_cache_first": f"{_HERE}.balloon_cache_first:BalloonCacheFirst",
     "free_page_hint": f"{_HERE}.free_page_hint:FreePageHint",
     "percpu_arrays": f"{_HERE}.percpu_arrays:PercpuArrays",
     "bitmap": f"{_HERE}.bitmap:Bitmap",

@@ -217,7 +217,7 @@ def _can_steal(mm: Any, order: int, migratetype: int) -> bool:
 def _boost_watermark(mm: Any, z: int) -> None:
     """Fragmentation raises the watermarks until kswapd has looked (boost_watermark).
 
-    For guests without kswapd see `take_boost_back`.
+    For guests without kswapd see `found_above_mark`.
     """
     zone = mm.zones[z]
     block = 1 << i64(mm.kernel[0]["pageblock_order"])

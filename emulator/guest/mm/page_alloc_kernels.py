@@ -56,9 +56,9 @@ from emulator.guest.mm.list_kernels import (
 )
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
 from emulator.guest.mm.shortage_kernels import (
+    found_above_mark,
     reclaimed_directly,
     reclaimed_in_node,
-    take_boost_back,
     wake_kswapd,
 )
 
@@ -103,7 +103,7 @@ def _refill(
     taken = i64(0)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
-        take_boost_back(mm, z)
+        found_above_mark(mm, z)
         while taken < batch:
             pfn = rmqueue(mm, z, order, migratetype, nofragment)
             if pfn == NO_PAGE:
@@ -127,7 +127,7 @@ def _rmqueue_direct(
     pfn = i64(NO_PAGE)
     lock_zone(mm, z, cpu)
     if watermark_ok(mm, z, order, mark):
-        take_boost_back(mm, z)
+        found_above_mark(mm, z)
         pfn = rmqueue(mm, z, order, migratetype, nofragment)
         if pfn != NO_PAGE:
             page = mm.pages[pfn]
@@ -272,7 +272,7 @@ def _alloc_from_any_zone(
         if down > 0:
             mark += i64(zone["lowmem_reserve"])
         pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
-        if pfn == NO_PAGE and reclaimed_in_node(mm, cpu, order):
+        if pfn == NO_PAGE and reclaimed_in_node(mm, cpu, order, False):
             pfn = _alloc_from_zone(mm, cpu, z, order, migratetype, mark, nofragment)
         if pfn != NO_PAGE:
             return pfn

@@ -7,10 +7,14 @@ the tail once it is written.  While the inactive list is low, the active list's 
     priority      a pass looks at 1/2**priority of each list
     kswapd        12 to 1, until a zone is above its high watermark (`reclaim_task`)
     direct        12 to 0, until 32 pages are free
-    node reclaim  4 to 0, pages that are not mapped, while there are more than `min_unmapped_pages`
+    node reclaim  4 to 0, pages that are not mapped, while there are more than `min_unmapped_pages`;
+                  if it is on, or for an allocation that says so (`balloon_cache_first`)
+    unmapped control    4 to 0, an eighth of the pages that are not mapped, by kswapd, while they
+                  are more than 16 times `min_unmapped_pages`; if `balloon_cache_first` has it on
 
 Prior art: shrink_inactive_list, shrink_folio_list, folio_check_references, shrink_active_list,
-shrink_lruvec, inactive_is_low, try_to_free_pages, node_reclaim.  Different from Linux: there are
+shrink_lruvec, inactive_is_low, try_to_free_pages, node_reclaim; unmapped page control is B.
+Singh's, of 2010, and was not merged.  Different from Linux: there are
 files only, so nothing is swapped; executable mappings get no second round; no shadow entries tell
 a refault; a page is mapped or not, without a count.
 """
@@ -54,7 +58,10 @@ SWAP_CLUSTER_MAX = 32
 DEF_PRIORITY = 12
 NODE_RECLAIM_PRIORITY = 4
 
-BY_KSWAPD, DIRECTLY, IN_NODE = range(3)  # Who reclaims: in a node, nothing that is mapped.
+UNMAPPED_RATIO = 16  # UNMAPPED_PAGE_RATIO: so many times `min_unmapped_pages` are too many.
+
+# Who reclaims; from IN_NODE on, nothing that is mapped.
+BY_KSWAPD, DIRECTLY, IN_NODE, FOR_BALLOON, BY_CONTROL = range(5)
 
 _KEEP, _ACTIVATE, _RECLAIM = range(3)
 _GIB_PAGES_SHIFT = 18
@@ -103,6 +110,20 @@ def _judge(record: Any, may_unmap: bool) -> int:
     return _RECLAIM
 
 
+@kernel(inline=True)
+def _count_freed(control: Any, pages: int, way: int) -> None:
+    if way == BY_KSWAPD:
+        control["kswapd_pages"] += pages
+    elif way == DIRECTLY:
+        control["direct_pages"] += pages
+    elif way == IN_NODE:
+        control["node_pages"] += pages
+    elif way == FOR_BALLOON:
+        control["cache_first_pages"] += pages
+    else:
+        control["unmapped_control_pages"] += pages
+
+
 @kernel(inner=True)
 def shrink_inactive(mm: Any, actor: int, count: int, way: int) -> tuple[int, int]:
     """Look at `count` pages from the inactive tail; (pages freed, pages looked at)."""
@@ -121,7 +142,7 @@ def shrink_inactive(mm: Any, actor: int, count: int, way: int) -> tuple[int, int
         scanned += 1
         slot = i64(mm.pages[pfn]["stamp"])
         flags = i64(cache.slots[slot]["flags"])
-        verdict = _judge(cache.slots[slot], way != IN_NODE)
+        verdict = _judge(cache.slots[slot], way < IN_NODE)
         if verdict == _RECLAIM:
             control["unmapped_pages"] += i64(flags & SLOT_MAPPED != 0)
             remove_page(mm, actor, slot)
@@ -135,12 +156,7 @@ def shrink_inactive(mm: Any, actor: int, count: int, way: int) -> tuple[int, int
         else:
             move_page(mm, slot, LRU_INACTIVE, False)
     control["scanned_pages"] += scanned
-    if way == BY_KSWAPD:
-        control["kswapd_pages"] += freed
-    elif way == DIRECTLY:
-        control["direct_pages"] += freed
-    else:
-        control["node_pages"] += freed
+    _count_freed(control, freed, way)
     unlock_cache(mm)
     if dirty == scanned and dirty > 0:  # wakeup_flusher_threads(WB_REASON_VMSCAN)
         store_relaxed(cache.control, 0, "flush_wanted", np.uint32(1))
@@ -159,7 +175,7 @@ def shrink_active(mm: Any, actor: int, count: int, way: int) -> None:
             break
         slot = i64(mm.pages[pfn]["stamp"])
         record = mm.cache.slots[slot]
-        if i64(record["flags"]) & SLOT_MAPPED and way == IN_NODE:
+        if i64(record["flags"]) & SLOT_MAPPED and way >= IN_NODE:
             move_page(mm, slot, LRU_ACTIVE, False)
             continue
         clear_flags(record, SLOT_ACCESSED)
@@ -242,7 +258,7 @@ def unmapped_pages(mm: Any) -> int:
 
 
 @kernel(inner=True)
-def node_reclaim(mm: Any, actor: int, order: int) -> bool:
+def node_reclaim(mm: Any, actor: int, order: int, way: int) -> bool:
     """Free `max(1 << order, 32)` pages that are not mapped; whether at least `1 << order` were."""
     control = mm.cache.control[0]
     if unmapped_pages(mm) <= control["min_unmapped_pages"]:
@@ -251,7 +267,7 @@ def node_reclaim(mm: Any, actor: int, order: int) -> bool:
     freed = i64(0)
     for down in range(NODE_RECLAIM_PRIORITY + 1):
         wanted = max(pages, SWAP_CLUSTER_MAX) - freed
-        got, _ = shrink_lists(mm, actor, NODE_RECLAIM_PRIORITY - down, wanted, IN_NODE, False)
+        got, _ = shrink_lists(mm, actor, NODE_RECLAIM_PRIORITY - down, wanted, way, False)
         freed += got
         if freed >= pages:
             break
@@ -259,12 +275,42 @@ def node_reclaim(mm: Any, actor: int, order: int) -> bool:
 
 
 @kernel(inner=True)
-def reclaim_node(mm: Any, cpu: int, order: int) -> bool:
-    """The same, if node reclaim is on (zone_reclaim_mode)."""
-    return mm.cache.control[0]["node_reclaim"] != 0 and node_reclaim(mm, cpu, order)
+def reclaim_node(mm: Any, actor: int, order: int, cache_first: bool) -> bool:
+    """The same, if node reclaim is on (zone_reclaim_mode) or the allocation asks for it."""
+    if cache_first:
+        return node_reclaim(mm, actor, order, FOR_BALLOON)
+    return mm.cache.control[0]["node_reclaim"] != 0 and node_reclaim(mm, actor, order, IN_NODE)
+
+
+@kernel(inner=True)
+def too_many_unmapped(mm: Any) -> bool:
+    """Whether unmapped page control is on, and has something to do (should_balance_unmapped)."""
+    control = mm.cache.control[0]
+    unmapped = i64(control["pages"]) - i64(control["mapped_pages"])
+    many = unmapped > UNMAPPED_RATIO * i64(control["min_unmapped_pages"])
+    return control["unmapped_control"] != 0 and many
 
 
 # --- kswapd.
+
+
+@kernel
+def balance_unmapped(mm: Any, actor: int) -> int:
+    """Free an eighth of the unmapped pages beyond the least, if they are too many; how many."""
+    if not too_many_unmapped(mm):
+        return 0
+    control = mm.cache.control[0]
+    unmapped = i64(control["pages"]) - i64(control["mapped_pages"])
+    wanted = (unmapped - i64(control["min_unmapped_pages"])) >> 3
+    freed = i64(0)
+    for down in range(NODE_RECLAIM_PRIORITY + 1):
+        got, _ = shrink_lists(
+            mm, actor, NODE_RECLAIM_PRIORITY - down, wanted - freed, BY_CONTROL, False
+        )
+        freed += got
+        if freed >= wanted:
+            break
+    return freed
 
 
 @kernel

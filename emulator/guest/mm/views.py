@@ -20,7 +20,12 @@ from emulator.guest.mm.layout import (
     ZONE,
     nr_sentinels,
 )
-from emulator.guest.mm.reclaim_kernels import reclaim_directly, reclaim_node, wake
+from emulator.guest.mm.reclaim_kernels import (
+    reclaim_directly,
+    reclaim_node,
+    too_many_unmapped,
+    wake,
+)
 from emulator.guest.mm.shortage_kernels import NoPageCache
 
 
@@ -39,6 +44,7 @@ for _name, _kernel in (
     ("wake_kswapd", wake),
     ("reclaim_directly", reclaim_directly),
     ("reclaim_node", reclaim_node),
+    ("too_many_unmapped", too_many_unmapped),
 ):
     setattr(PageCache, _name, staticmethod(_kernel))
 

@@ -52,7 +52,10 @@ class Sight:
 class Manager(Protocol):
     """A file in this folder.
 
-    One with a class attribute `needs_host_memory` is refused where `host.memory` is not said.
+    One with a class attribute `needs_host_memory` is refused where `host.memory` is not said.  One
+    with a method `reclaim_cache_first(seen) -> bool | None` also says, before each decision,
+    whether a guest whose driver knows of that (`balloon_cache_first`) shall reclaim page cache
+    first when it fills its balloon; None: leave it as it is.
     """
 
     name: ClassVar[str]

@@ -8,10 +8,11 @@ from emulator.host.managers.manager import Sight
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """From `at_s` on the guest is to keep `memory_bytes`."""
+    """From `at_s` on the guest is to keep `memory_bytes`, and to take page cache first or not."""
 
     at_s: float
     memory_bytes: int
+    cache_first: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,5 +29,13 @@ class Steps:
 
     def decide(self, seen: Sight) -> int | None:
         """The memory of the last step whose time has come; None before the first."""
-        due = [step.memory_bytes for step in self.steps if step.at_s <= seen.now_s]
-        return due[-1] if due else None
+        due = self._due(seen)
+        return due[-1].memory_bytes if due else None
+
+    def reclaim_cache_first(self, seen: Sight) -> bool | None:
+        """What that step says of it."""
+        due = self._due(seen)
+        return due[-1].cache_first if due else None
+
+    def _due(self, seen: Sight) -> list[Step]:
+        return [step for step in self.steps if step.at_s <= seen.now_s]

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from devices.balloon.features import feature_bits
 from emulator.errors import RunFailed
 from emulator.host.balloon_task import manage_balloon
 from emulator.host.layout import HOST
@@ -73,6 +74,66 @@ async def test_a_wish_beyond_what_can_be_is_cut_and_counted(
     account = await managed(machine, lambda seen: wish, 0.5)
     assert machine.config.words[0]["num_pages"] == pages
     assert account["wishes_cut"] == 1
+
+
+@dataclass(frozen=True)
+class Hinting(Deciding):
+    """Says of page cache what it is given for each second."""
+
+    answers: tuple[Any, ...] = ()
+
+    def reclaim_cache_first(self, seen: Sight) -> Any:
+        return self.answers[round(seen.now_s)]
+
+
+async def test_a_manager_says_whether_page_cache_is_to_be_reclaimed_first(
+    autojump_clock: MockClock,
+) -> None:
+    machine = BalloonMachine(feature_bits(["stats_vq", "balloon_hint"]))
+    seen: list[int] = []
+
+    def decide(sight: Sight) -> None:
+        seen.append(int(machine.config.words[0]["reclaim_cache_first"]))
+
+    manager = Hinting(decide, answers=(None, False, None, True, True, False))
+    with trio.move_on_after(5.5):
+        await manage_balloon(
+            machine.device,
+            manager,
+            np.zeros(1, HOST),
+            memory_bytes=MEMORY,
+            every_s=1.0,
+            cache_first=True,
+        )
+    assert seen == [1, 0, 0, 1, 1, 0]
+    assert machine.changes == 4  # The driver is told of changes only.
+
+
+async def test_without_the_feature_nobody_is_asked(autojump_clock: MockClock) -> None:
+    machine = BalloonMachine()
+    with trio.move_on_after(0.5):
+        await manage_balloon(
+            machine.device,
+            Hinting(lambda seen: None),
+            np.zeros(1, HOST),
+            memory_bytes=MEMORY,
+            every_s=1.0,
+        )
+    assert machine.changes == 0
+
+
+async def test_nonsense_about_page_cache_ends_the_run_with_one_line() -> None:
+    machine = BalloonMachine(feature_bits(["stats_vq", "balloon_hint"]))
+    manager = Hinting(lambda seen: None, answers=("yes",))
+    with pytest.raises(RunFailed, match=r"'mine' answered 'yes' to reclaim_cache_first; True, Fa"):
+        await manage_balloon(
+            machine.device,
+            manager,
+            np.zeros(1, HOST),
+            memory_bytes=MEMORY,
+            every_s=1.0,
+            cache_first=False,
+        )
 
 
 @pytest.mark.parametrize("nonsense", ["512MiB", 0.5, True, [1]])

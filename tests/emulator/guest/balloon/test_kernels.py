@@ -32,9 +32,9 @@ class Inflated:
         self.state[0]["top"] = NOTHING
         self.state[0]["deflate_on_oom"] = deflate_on_oom
 
-    def take(self, count: int) -> list[int]:
+    def take(self, count: int, *, cache_first: bool = False) -> list[int]:
         pfns = np.zeros(count, PFN)
-        got = take_pages(self.mm, ACTOR, self.state, pfns, count)
+        got = take_pages(self.mm, ACTOR, self.state, pfns, count, cache_first)
         self.check()
         return [int(pfn) for pfn in pfns[:got]]
 

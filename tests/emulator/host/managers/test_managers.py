@@ -33,6 +33,12 @@ def test_steps_hold_from_their_time_on() -> None:
     assert decided == [None, None, 300, 300, 900, 900]
 
 
+def test_steps_also_say_whether_page_cache_goes_first() -> None:
+    first = Step(at_s=2, memory_bytes=300, cache_first=True)
+    steps = Steps(steps=(first, Step(at_s=5, memory_bytes=300)))
+    assert [steps.reclaim_cache_first(sight(at_s)) for at_s in (0, 2, 5)] == [None, True, None]
+
+
 @pytest.mark.parametrize("times", [(), (2.0, 2.0), (3.0, 1.0)])
 def test_steps_out_of_order_are_rejected(times: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="times must ascend and be at least one"):
