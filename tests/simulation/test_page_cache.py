@@ -45,8 +45,16 @@ def assert_sound(run: Simulated) -> None:
 
 @pytest.mark.parametrize("mechanism", ["off", "percpu_arrays", "page_reporting"])
 def test_files_under_mechanisms_with_and_without_hooks(mechanism: str) -> None:
-    run = run_files(f'mechanism={{name="{mechanism}"}}')
+    noted_by_kswapd = []
+
+    def at_sample(machine: Machine, row: SeriesRow) -> None:
+        if mechanism == "percpu_arrays":  # The last array is that of the guest's kernel.
+            noted_by_kswapd.append(int(machine.guest["mechanism.arrays"][-1]["captured"]))
+
+    run = run_files(f'mechanism={{name="{mechanism}"}}', sabotage=at_sample)
     assert_sound(run)
+    assert run.summary.page_cache.kswapd_bytes
+    assert bool(noted_by_kswapd and noted_by_kswapd[-1]) == (mechanism == "percpu_arrays")
     assert run.summary.page_cache.dirty_bytes_end == 0
 
 

@@ -28,6 +28,7 @@ from emulator.guest.mm.buddy_kernels import (
     tick_of,
     watermark_ok,
 )
+from emulator.guest.mm.hook_kernels import page_freed
 from emulator.guest.mm.layout import BALLOON, MOVABLE, NO_PAGE
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
 from emulator.guest.mm.page_alloc_kernels import zone_of
@@ -167,6 +168,8 @@ def dequeue_pages(mm: Any, balloon: Any, pfns: Any, count: int) -> int:
 @kernel
 def release_pages(mm: Any, actor: int, balloon: Any, pfns: Any, count: int) -> None:
     """Free pages that were taken out of the balloon, the last one first."""
+    for back in range(count):
+        page_freed(mm, actor, i64(pfns[count - 1 - back]), 0)
     held = i64(-1)
     now_ns = i64(0)
     for back in range(count):

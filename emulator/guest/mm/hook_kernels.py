@@ -6,7 +6,8 @@ Numba compiles the allocator once for each such class, so that a hook is inlined
 call, and one that is absent costs nothing.
 
     page_freed(mm, cpu, pfn, order)
-        A vCPU frees a block; it is on no list yet.  No lock is held.
+        A vCPU frees a block, or the guest's kernel one out of the balloon or the page cache, as the
+        actor behind the last vCPU; it is on no list yet.  No lock is held.
     block_freed(mm, z, pfn, order, now_ns)
         The last step of freeing one block, after merging: it is on a free list, `order` is its
         final order.  The zone's lock is held.  (Linux: page_reporting_notify_free.)

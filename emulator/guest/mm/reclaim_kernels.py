@@ -32,6 +32,7 @@ from emulator.guest.mm.buddy_kernels import (
     tick_of,
     watermark_ok,
 )
+from emulator.guest.mm.hook_kernels import page_freed
 from emulator.guest.mm.layout import (
     LRU_ACTIVE,
     LRU_INACTIVE,
@@ -73,6 +74,10 @@ def _free_reclaimed(mm: Any, actor: int, head: int, count: int) -> None:
     if actor < mm.kernel[0]["nr_cpus"]:
         free_chain(mm, actor, head, count)
         return
+    pfn = head
+    for _ in range(count):
+        page_freed(mm, actor, pfn, 0)
+        pfn = i64(mm.pages[pfn]["next"])
     pfn = head
     held = i64(-1)
     now_ns = i64(0)

@@ -30,7 +30,9 @@ here the guest's kernel serves the arrays one after another, in the order in whi
 ready, so that with several vCPUs an array is ready, and ignores frees, for longer; in virtual time
 at least until its vCPU's batch of work is done.  The request is one of page reporting, with the
 blocks' addresses and lengths in the ring itself; the patch passed the address of its list, with the
-count of entries as the length.  `put_cpu_var` without its get, at the end of hinting_fn, has no
+count of entries as the length.  What the guest's kernel frees, out of the balloon or as kswapd, is
+noted in an array of its own, in the patch in that of the vCPU it runs on.  `put_cpu_var` without
+its get, at the end of hinting_fn, has no
 counterpart.  A block put back is marked as reported, for the emulator's figures alone: the
 mechanism does not look at it.
 """
@@ -180,7 +182,8 @@ def capture_free(mm: Any, cpu: int, pfn: int, order: int) -> None:
     array["captured"] += 1
     if index + 1 < entries:
         return
-    drain_pcps(mm, cpu)
+    if cpu < mm.kernel[0]["nr_cpus"]:  # The guest's kernel has no per-CPU lists.
+        drain_pcps(mm, cpu)
     _scan(mm, cpu)
     array["index"] = _pack(mm, cpu)
     if array["index"] == entries:
@@ -230,10 +233,10 @@ def _isolate_at(mm: Any, z: int, pfn: int, batch: Any, found: int) -> tuple[int,
 
 @kernel(inner=True)
 def _next_full(mm: Any) -> int:
-    """The vCPU whose array has been full for longest, or -1."""
+    """The actor whose array has been full for longest, or -1."""
     arrays = mm.hooks.arrays
     chosen = i64(-1)
-    for cpu in range(i64(mm.kernel[0]["nr_cpus"])):
+    for cpu in range(arrays.size):
         if load_acquire(arrays, cpu, "full") != 0:
             if chosen < 0 or arrays[cpu]["ticket"] < arrays[chosen]["ticket"]:
                 chosen = i64(cpu)
@@ -242,7 +245,7 @@ def _next_full(mm: Any) -> int:
 
 @kernel
 def isolate_captured(mm: Any, actor: int, batch: Any) -> tuple[int, int]:
-    """Isolate what is free of the next full array: (its vCPU, or -1; blocks in `batch`)."""
+    """Isolate what is free of the next full array: (its actor, or -1; blocks in `batch`)."""
     control = mm.hooks.control[0]
     found = i64(0)
     cpu = _next_full(mm)
@@ -345,15 +348,17 @@ class PercpuArrays:
         return PercpuArrays(entries=1)
 
     def shared_arrays(self, geometry: Geometry) -> Layout:
-        """An array for each vCPU, its state, and what the hinting task counts."""
+        """An array for each vCPU and the guest's kernel, its state, and what the hinting task
+        counts."""
+        actors = geometry.nr_cpus + 1
         return {
             "control": (CONTROL, 1),
-            "arrays": (ARRAY, geometry.nr_cpus),
-            "captured": (CAPTURED, geometry.nr_cpus * self.entries),
+            "arrays": (ARRAY, actors),
+            "captured": (CAPTURED, actors * self.entries),
         }
 
     def hooks(self, arrays: Mapping[str, Any]) -> PercpuArraysHooks:
-        """Called as a vCPU frees a block, before the block is on any list."""
+        """Called as an actor frees a block, before the block is on any list."""
         return PercpuArraysHooks(arrays["control"], arrays["arrays"], arrays["captured"])
 
     def start(self, mm: GuestMemory, actor: int) -> PercpuArraysCycle:

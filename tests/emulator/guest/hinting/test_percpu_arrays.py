@@ -1,7 +1,11 @@
 """Per-CPU arrays of freed pages (N. N. Lal, patch v8 6/7), step by step on hand-checked frames."""
 
+import numpy as np
 import pytest
 
+from devices.balloon.layout import PFN
+from emulator.guest.balloon.kernels import release_pages, take_pages
+from emulator.guest.balloon.layout import BALLOON_STATE
 from emulator.guest.hinting.cycle import Report, Wait
 from emulator.guest.hinting.mechanisms.percpu_arrays import EMPTY, PercpuArrays
 from emulator.guest.mm.layout import ALLOCATED, ISOLATED, MOVABLE, PAGE_SIZE
@@ -124,6 +128,23 @@ def test_a_request_may_be_for_a_single_page() -> None:
     assert lab.reported() == [(1024, 0)]
     lab.cycle.drain(True, 0.0)
     assert (lab.figure("one_page_blocks"), lab.figure("one_page_reports")) == (1, 1)
+
+
+def test_what_the_guests_kernel_frees_is_noted_in_an_array_of_its_own() -> None:
+    """Out of the balloon; the kernel, actor 1, has no per-CPU lists to give back."""
+    lab = Lab(PercpuArrays(entries=4))
+    state, pfns = np.zeros(1, BALLOON_STATE), np.zeros(7, PFN)
+    assert take_pages(lab.mm, 1, state, pfns, 7, False) == 7
+    odd = pfns[1::2].copy()
+    release_pages(lab.mm, 1, state, odd, len(odd))
+    assert lab.entries(cpu=1) == [(1029, 0), (1027, 0), (1025, 0)]
+    assert (lab.entries(cpu=0), lab.mm.kernel[0]["doorbell"]) == ([], 0)
+    release_pages(lab.mm, 1, state, pfns[:1].copy(), 1)
+    # The array is full, and 1024 is on no list yet; it is when the array is served.
+    assert (lab.mm.hooks.arrays[1]["full"], lab.mm.kernel[0]["doorbell"]) == (1, 1)
+    assert lab.reported() == [(1029, 0), (1027, 0), (1024, 1)]
+    lab.cycle.drain(True, 0.0)
+    assert lab.guest.reported() == {1024, 1027, 1029}
 
 
 @pytest.mark.parametrize("largest_only", [False, True])
