@@ -21,7 +21,7 @@ from emulator.guest.balloon.kernels import (
 )
 from emulator.guest.balloon.layout import NOTHING
 from emulator.guest.mm.layout import PAGE_SIZE
-from emulator.guest.mm.views import GuestMemory
+from emulator.guest.mm.views import GuestMemory, PageCache
 
 assert PAGE_SIZE == BALLOON_PAGE_SIZE, "a page of the guest has one number"
 
@@ -92,16 +92,33 @@ class Balloon:
         self.config_written()
 
     def figures(self) -> dict[str, int]:
-        """What the guest knows for the statistics queue (update_balloon_stats), bytes.
+        """What the guest knows for the statistics queue, in Linux's order (update_balloon_stats).
 
-        Its own swap is not modelled, faults and the page cache are left out.
+        The guest has no swap, so that none of it is swapped.  Left out: minor faults, for memory of
+        processes has no page tables here; huge pages of hugetlbfs, of which there are none; and
+        without files, the page cache and its faults.
         """
         zones = self.mm.zones
         free = int(zones["free_pages"].sum())
         # What the kernel keeps for itself (totalreserve_pages): no allocation gets below.
         reserve = np.minimum(zones["lowmem_reserve"] + zones["watermark_high"], zones["managed"])
+        cached = 0
+        faults: dict[str, int] = {}
+        caches: dict[str, int] = {}
+        if isinstance(self.mm.cache, PageCache):
+            control = self.mm.cache.control[0]
+            cached = int(control["pages"])
+            faults = {"major_faults": int(control["major_faults"])}
+            caches = {"caches_bytes": cached * PAGE_SIZE}
+        # Of the cache, half or a low watermark is not to be had without harm (si_mem_available).
+        low = int((zones["watermark_low"] + zones["watermark_boost"]).sum())
+        available = free - int(reserve.sum()) + cached - min(cached // 2, low)
         return {
+            "swap_in_bytes": 0,
+            "swap_out_bytes": 0,
+            **faults,
             "free_bytes": free * PAGE_SIZE,
             "total_bytes": int(zones["managed"].sum()) * PAGE_SIZE,
-            "available_bytes": max(0, free - int(reserve.sum())) * PAGE_SIZE,
+            "available_bytes": max(0, available) * PAGE_SIZE,
+            **caches,
         }

@@ -277,10 +277,10 @@ def read_pages(
     record = mm.cache.files[file]
     control = mm.cache.control[0]
     first = i64(record["first_slot"]) + index
-    done = i64(0)
-    retries = i64(0)
+    done, retries = i64(0), i64(0)
     while True:
         lock_cache(mm, cpu)
+        control["major_faults"] += i64(mapped and retries > 0)  # It had to be fetched.
         done += _read_cached(mm, ram, cpu, first + done, count - done, mapped)
         sequential = index == 0 or i64(record["next_read"]) == index or done > 0
         if done == count or retries == _RETRIES_MAX:

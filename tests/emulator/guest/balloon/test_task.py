@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from devices.balloon.device_task import serve_queue
-from devices.balloon.layout import PFN
+from devices.balloon.layout import BALLOON_CONFIG, PFN
 from devices.balloon.page_number_task import HostTeller
 from devices.virtio.notifier import LocalNotifier
 from emulator.guest.balloon.balloon import Balloon
@@ -22,6 +22,7 @@ from emulator.guest.hinting.layout import HINTING
 from emulator.guest.mm.layout import BALLOON, MOVABLE, PAGE_SIZE
 from tests.devices.balloon.machines import BalloonMachine
 from tests.support.allocator_kernels import alloc, free, touch, verify
+from tests.support.files import guest_with_files
 from tests.support.guest import Guest, ZoneOf
 
 
@@ -267,8 +268,32 @@ async def test_a_page_in_use_that_is_inflated_is_a_violation(autojump_clock: Moc
 
 def test_the_figures_are_those_of_the_zones() -> None:
     ballooned = Ballooned(512, reserved=100)
-    assert ballooned.balloon.figures() == {
-        "free_bytes": 512 * PAGE_SIZE,
-        "total_bytes": 512 * PAGE_SIZE,
-        "available_bytes": (512 - int(ballooned.mm.zones[0]["watermark_high"])) * PAGE_SIZE,
-    }
+    figures = ballooned.balloon.figures()
+    assert list(figures.items()) == [
+        ("swap_in_bytes", 0),
+        ("swap_out_bytes", 0),
+        ("free_bytes", 512 * PAGE_SIZE),
+        ("total_bytes", 512 * PAGE_SIZE),
+        ("available_bytes", (512 - int(ballooned.mm.zones[0]["watermark_high"])) * PAGE_SIZE),
+    ]
+
+
+def test_with_files_the_figures_are_those_of_the_page_cache_too() -> None:
+    """80 pages cached; of what can be had of them, the lesser of half and the low mark is not."""
+    files = guest_with_files(80, pages=512)
+    assert files.read(0, 0, 80, mapped=True) == 80
+    balloon = Balloon(
+        files.mm, np.zeros(1, BALLOON_STATE), np.zeros(1, BALLOON_CONFIG), deflate_on_oom=False
+    )
+    zone = files.mm.zones[0]
+    zone["watermark_high"], free_pages = 30, int(zone["free_pages"])
+    for low, boost, kept in ((20, 5, 25), (60, 0, 40)):
+        zone["watermark_low"], zone["watermark_boost"] = low, boost
+        figures = balloon.figures()
+        assert figures["available_bytes"] == (free_pages - 30 + 80 - kept) * PAGE_SIZE
+    assert list(figures) == [
+        *("swap_in_bytes", "swap_out_bytes", "major_faults"),
+        *("free_bytes", "total_bytes", "available_bytes", "caches_bytes"),
+    ]
+    assert figures["caches_bytes"] == 80 * PAGE_SIZE
+    assert figures["major_faults"] == 2  # 64 pages at most are fetched at a time.
