@@ -23,6 +23,7 @@ WORKLOADS: Final[Mapping[str, str]] = {
     "migrate": f"{_HERE}.migrate:Migrate",
     "uml_memhog": f"{_HERE}.uml_memhog:UmlMemhog",
     "build": f"{_HERE}.build:Build",
+    "kernbench": f"{_HERE}.kernbench:Kernbench",
 }
 
 

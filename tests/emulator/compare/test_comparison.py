@@ -8,10 +8,11 @@ import pytest
 
 from emulator.compare.comparison import Comparison, MadeRun, compare, to_json
 from emulator.compare.design import plan
-from emulator.compare.figures import FIGURES, figures_of
+from emulator.compare.figures import CACHE_FIGURES, FIGURES, ComparedFigure, figures_of
 from emulator.compare.measured import difference_of
 from emulator.compare.statistics import each_of, t_quantile
 from emulator.config.scenario import load_scenario
+from emulator.report.comparison_words import figure_label
 from emulator.summary import Summary, check_metric, lookup
 from tests.support.sample_comparison import (
     CANDIDATES,
@@ -33,6 +34,17 @@ def test_every_figure_is_one_of_the_summary() -> None:
     for figure in FIGURES:
         check_metric(figure.metric)
         assert lookup(empty, figure.metric) is None
+
+
+def test_of_a_guest_with_files_it_is_compared_where_its_memory_was() -> None:
+    without, files = (figures_of(load_scenario(name)) for name in ("memhog", "page_cache"))
+    assert without == FIGURES
+    assert files == FIGURES + CACHE_FIGURES
+    kernbench = figures_of(load_scenario("kernbench_wave"))
+    assert kernbench[-1] == ComparedFigure(metric="workload.build_s", better="less")
+    for figure in CACHE_FIGURES:
+        check_metric(figure.metric)
+        assert "mean" in figure_label(figure.metric) or "waited" in figure_label(figure.metric)
 
 
 def test_all_that_a_comparison_is_about_is_compared() -> None:

@@ -30,10 +30,9 @@ here the guest's kernel serves the arrays one after another, in the order in whi
 ready, so that with several vCPUs an array is ready, and ignores frees, for longer; in virtual time
 at least until its vCPU's batch of work is done.  The request is one of page reporting, with the
 blocks' addresses and lengths in the ring itself; the patch passed the address of its list, with the
-count of entries as the length.  What the guest's kernel frees, out of the balloon or as kswapd, is
-noted in an array of its own, in the patch in that of the vCPU it runs on.  `put_cpu_var` without
-its get, at the end of hinting_fn, has no
-counterpart.  A block put back is marked as reported, for the emulator's figures alone: the
+count of entries as the length.  What the guest's kernel frees has an array of its own; in the patch
+it is that of the vCPU the kernel runs on.  `put_cpu_var` without its get, at the end of hinting_fn,
+has no counterpart.  A block put back is marked as reported, for the emulator's figures alone: the
 mechanism does not look at it.
 """
 
