@@ -37,7 +37,10 @@ _BOOTSTRAPS: Final = 1000
 _CONFIDENCE: Final = 0.95
 _PRECISE: Final = 0.1  # The standard error that `resamples_needed` is for, of the probability.
 _KEPT_MAX: Final = 1 << 22  # Values that quantiles are taken from.
+_AGAIN_MAX: Final = 10  # Times the number that fits: what is sought when drawing again, at most.
 _SURELY: Final = 0.5  # The probability at which the first batch stops to add guests, at least.
+
+_Rows = Sequence[npt.NDArray[np.float64]] | npt.NDArray[np.float64]
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,9 +103,10 @@ def find_capacity(footprints: Footprints, config: CapacityConfig, *, seed: int) 
     mean = footprints.mean_bytes
     _require_room(config.host_bytes, mean)
     drawn = _Resamples(footprints, config.resamples, seed)
-    times, hosts = drawn.count_excess(config.host_bytes, max(config.probabilities))
+    most = max(config.probabilities)
+    times, hosts = drawn.count_excess(config.host_bytes, most)
     exceeding, any_excess = times.sum(0) / drawn.times, hosts.sum(0) / config.resamples
-    again = drawn.again(config.host_bytes, times, hosts)
+    again = drawn.again(config.host_bytes, most, times, hosts)
     found = {p: _fitting(exceeding, p) for p in config.probabilities}
     sums = drawn.sums_of({n for n in found.values() if n})
     fits = [
@@ -194,30 +198,38 @@ class _Resamples:
             guests += guests // 4 + 1
 
     def _counts(
-        self, batch: int, guests: int, host_bytes: int, redrawn: bool = False
-    ) -> list[tuple[int, int]]:
+        self, batch: int, guests: int, host_bytes: int, *, redrawn: bool = False, most: float = 1.0
+    ) -> npt.NDArray[np.int64]:
+        """How many points, and how many resamples, of a batch exceed the host: i8[guests][2], as
+        far as the first number of guests that exceeds it in more than `most` of the time."""
         found = []
         for _, sums in zip(range(guests), self._filling(batch, redrawn), strict=False):
             over = sums > host_bytes
             found.append((int(over.sum()), int(over.any(axis=1).sum())))
-        return found
+            if found[-1][0] > most * sums.size:
+                break
+        return np.array(found)
 
     def again(
-        self, host_bytes: int, times: npt.NDArray[np.int64], hosts: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """What may have been found instead: both probabilities f8[times found][guests - 1], from
-        recordings drawn again; of a single one, from its batches drawn again."""
-        count, size = len(self._points), self._size
-        if count == 1:
+        self,
+        host_bytes: int,
+        most: float,
+        times: npt.NDArray[np.int64],
+        hosts: npt.NDArray[np.int64],
+    ) -> tuple[_Rows, _Rows]:
+        """What may have been found instead: both probabilities f8[guests - 1], a row each time,
+        from recordings drawn again; of a single one, from its batches drawn again."""
+        size = self._size
+        if len(self._points) == 1:
             weights = np.random.default_rng(self._seeds[0].spawn(1)[0]).multinomial(
                 BATCHES, np.full(BATCHES, 1 / BATCHES), size=_BOOTSTRAPS
             )
             return weights @ times / self.times, weights @ hosts / (size * BATCHES)
-        means = np.mean(self._windows[:, 0], axis=1)
-        most = min(2.0, means.mean() / max(means.min(), 1.0))
-        guests = int(np.ceil(times.shape[1] * most))
-        counts = np.array([self._counts(n, guests, host_bytes, True) for n in range(BATCHES)])
-        return counts[:, :, 0] / (self.times / BATCHES), counts[:, :, 1] / size
+        guests = _AGAIN_MAX * times.shape[1]
+        counts = [
+            self._counts(n, guests, host_bytes, redrawn=True, most=most) for n in range(BATCHES)
+        ]
+        return [c[:, 0] / (self.times / BATCHES) for c in counts], [c[:, 1] / size for c in counts]
 
     def sums_of(self, numbers: set[int]) -> dict[int, SumOfGuests]:
         """What so many guests hold; quantiles of evenly spaced points where there are many."""
@@ -243,9 +255,7 @@ def _fitting(probabilities: npt.NDArray[np.float64], below: float) -> int:
     return int(np.searchsorted(probabilities, below, side="left"))
 
 
-def _range(
-    probabilities: npt.NDArray[np.float64], again: npt.NDArray[np.float64], below: float
-) -> Range:
+def _range(probabilities: npt.NDArray[np.float64], again: _Rows, below: float) -> Range:
     drawn = [_fitting(row, below) for row in again]
     low, high = np.quantile(
         drawn, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2], method="inverted_cdf"

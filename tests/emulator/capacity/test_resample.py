@@ -119,6 +119,9 @@ def test_few_recordings_that_differ_are_an_uncertainty_that_resampling_cannot_re
         fits = capacity(lay_footprints(flat), 60, resamples=resamples).fits[0].fits
         # If both drawn are the smaller one, 60 fit; if both are the larger one, 20.
         assert (fits.low, fits.high) == (20, 60)
+    far = [(times, [size * MIB] * 11) for size in (1.0, 10.0)]
+    fits = capacity(lay_footprints(far), 60).fits[0].fits
+    assert (fits.low, fits.high) == (6, 60)
     alike = capacity(lay_footprints(flat[:1] * 4), 60).fits[0].fits
     assert (alike.low, alike.guests, alike.high) == (60, 60, 60)
 
