@@ -124,8 +124,8 @@ def truth_json(truth: "Truth") -> str:
     "features",
     multiple=True,
     metavar="NAME",
-    help="A feature to offer: must_tell_host, stats, deflate_on_oom, free_page_hint, page_poison, "
-    "page_reporting; repeatable.  [default: all but free_page_hint and page_poison]",
+    help="A feature to offer: must_tell_host, stats_vq, deflate_on_oom, free_page_hint, "
+    "page_poison, page_reporting; repeatable.  [default: all but free_page_hint and page_poison]",
 )
 @click.option("--any-user", is_flag=True, help="Serve guests of other users, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")

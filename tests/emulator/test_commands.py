@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from devices.balloon.features import FEATURES
 from emulator.commands.application import cli
 from emulator.commands.options import overrides
 from emulator.commands.registries import first_line, managers, mechanisms, workloads
 from emulator.commands.table import aligned, table_lines
 from emulator.config.scenario import ROOT, load_scenario, scenario_names
+from emulator.serve.service_task import FEATURES_DEFAULT
 from tests.support.sample_run import sample_folder, sample_scenario
 
 SMALL = """
@@ -68,9 +70,17 @@ def assert_refused(result: Result, message: str, exit_code: int = 2) -> None:
 def test_help_names_every_command() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("scenario", "scale", "replay", "report", "list", "bench", "sysinfo"):
+    readme = (ROOT / "README.md").read_text()
+    for command in cli.commands:
         assert f"\n  {command} " in result.stdout
+        assert f"\n    python -m emulator {command} " in readme
         assert invoke(command, "--help").exit_code == 0
+
+
+def test_the_help_names_the_features_that_can_be_offered() -> None:
+    shown = " ".join(invoke("vhost-user", "--help").stdout.split())
+    assert f"A feature to offer: {', '.join(FEATURES)}; repeatable" in shown
+    assert set(FEATURES) - set(FEATURES_DEFAULT) == {"free_page_hint", "page_poison"}
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
