@@ -50,7 +50,7 @@ class ComparedMechanism(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     parameters: dict[str, Any]
     violations: list[int | None]  # A repeat each: pages discarded while in use.
-    own: dict[str, list[float | None]] = {}  # Figures that only it has, a repeat each.
+    own: dict[str, list[float | None]] = {}  # Figures of its own, a repeat each.
     failure: str | None = None
 
 

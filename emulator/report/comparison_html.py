@@ -233,7 +233,7 @@ def _tables(comparison: Comparison) -> Markup:
         for label, figures in own_figures(comparison)
     ]
     if own:
-        title = element("h3", "What only one mechanism counts, means of the runs")
+        title = element("h3", "What mechanisms count of their own, means of the runs")
         parts.append(element("div", [title, element("ul", own)], class_="mechanism"))
     missing = unmeasured(comparison)
     if missing:

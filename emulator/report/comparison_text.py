@@ -151,7 +151,7 @@ def _tables(comparison: Comparison, plus_minus: str) -> Iterator[Line]:
     own = own_figures(comparison)
     if own:
         yield "", ""
-        yield "What only one mechanism counts, means of the runs", "bold"
+        yield "What mechanisms count of their own, means of the runs", "bold"
     for label, figures in own:
         yield from _wrapped(f"- {label}: {figures}", indent="  ")
     missing = unmeasured(comparison)

@@ -348,7 +348,7 @@ def unmeasured(comparison: Comparison) -> list[str]:
 
 
 def own_figures(comparison: Comparison) -> list[tuple[str, str]]:
-    """For each mechanism that counts what no other does: its label, and its figures' means."""
+    """Each mechanism that counts something of its own: its label, and the means of its figures."""
     found = []
     for mechanism in comparison.mechanisms:
         figures = []

@@ -95,11 +95,11 @@ def test_what_only_one_mechanism_counts_is_shown_beside_the_tables(comparison: C
     counting = msgspec.structs.replace(comparison.mechanisms[3], own={**own, "empty": [None]})
     changed = msgspec.structs.replace(comparison, mechanisms=[*comparison.mechanisms[:3], counting])
     mail = mail_text(changed)
-    assert "What only one mechanism counts, means of the runs" in mail
+    assert "What mechanisms count of their own, means of the runs" in mail
     assert "- bitmap: ignored frees 1,002; stranded 6 KiB\n" in mail
     page = render_comparison_page(changed, [None] * 4)
     assert "<strong>bitmap</strong>: ignored frees 1,002; stranded 6 KiB</li>" in page
-    assert "What only one" not in mail_text(comparison)
+    assert "count of their own" not in mail_text(comparison)
 
 
 def test_hostile_and_long_names_neither_steer_nor_overflow(
