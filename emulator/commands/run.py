@@ -108,7 +108,7 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
     """Run a scenario, write its folder, print the result; ends the program with 1 if not sound.
 
     Raises `ConfigError`, `MachineLacks` (both leave no folder behind) and `RunFailed` (the folder
-    keeps what was recorded).
+    keeps what was recorded); after the run, `ConfigError` where `[capacity]` has no answer.
     """
     from emulator.capacity.capacities import require_answer
     from emulator.capacity.recorded import capacity_in

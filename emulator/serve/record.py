@@ -199,7 +199,6 @@ class Record:
         self._blocks += len(addr)
         report = Report(time_s, self.since_s(), len(addr), int(length.sum()), returned)
         self.observe_report(report)
-
         self._note_peak(self.balloon.resident_bytes() + returned)
 
     def _note_peak(self, resident_bytes: int) -> None:
