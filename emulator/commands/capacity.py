@@ -47,7 +47,8 @@ def capacity_command(
     try:
         config = decode_parameters(CapacityConfig, options, where="--")
     except ConfigError as error:
-        raise ConfigError(str(error).replace("--.", "--").replace("--: ", "--")) from None
+        said = str(error).replace("--.", "--").replace("--: ", "--")
+        raise ConfigError(said.replace("--probabilities", "--probability")) from None
 
     from emulator.capacity.capacities import capacities_of, require_answer, to_json
     from emulator.capacity.recorded import read_recorded

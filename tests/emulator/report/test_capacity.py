@@ -112,7 +112,7 @@ def test_the_command_answers_for_folders_and_tables(tmp_path: Path) -> None:
     [
         (["--host", "1GiB"], "host: 1GiB are less than the 1229MiB that one guest holds"),
         (["--host", "0"], "--host: must be above 0"),
-        (["--host", "8GiB", "--probability", "1"], "--probabilities: 1 is not between 0 and 1"),
+        (["--host", "8GiB", "--probability", "1"], "--probability: 1 is not between 0 and 1"),
         (["--host", "8GiB", "--after", "soon"], "--after: 'soon' is not a time"),
         (["--host", "8GiB", "--after", "1h"], "0 samples of resident memory"),
         (["--host", "8GiB", "--resamples", "7"], "--resamples: 7 will not do"),
