@@ -50,6 +50,10 @@ def rows_under(head: str) -> list[list[str]]:
     return [cells_of(row) for table in found for row in table.splitlines()]
 
 
+def anchor_of(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 @cache
 def source_lines() -> str:
     found = subprocess.run(
@@ -94,3 +98,9 @@ def test_its_scenarios_exist_and_none_is_left_out() -> None:
     run = re.findall(r"emulator (?:scenario|compare|scale) ([a-z]\w*)", README)
     assert set(run) <= set(scenario_names())
     assert [name for name in scenario_names() if not re.search(rf"\b{name}\b", README)] == []
+
+
+def test_its_links_lead_to_its_headings() -> None:
+    links = set(re.findall(r"\]\(#([^)]+)\)", README))
+    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    assert links and links <= {anchor_of(heading) for heading in headings}
