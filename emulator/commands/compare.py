@@ -153,7 +153,7 @@ def _execute(
     from emulator.report.live import View, make_view
 
     def view() -> View:
-        return make_view(sys.stderr, memory_bytes=scenario.guest.memory_bytes)
+        return make_view(sys.stderr, memory_bytes=scenario.memory_bytes)
 
     planned = plan(len(candidates), repeats, scenario.run.seed)
     folder = _create_folder(output, scenario)

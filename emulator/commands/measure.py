@@ -75,7 +75,7 @@ def scale_command(
     names = list(dict.fromkeys(mechanisms or (_BASELINE, loaded.mechanism.name)))
     for text in names:
         _require(read_candidate(text, loaded))
-    with make_view(sys.stderr, memory_bytes=loaded.guest.memory_bytes) as view:
+    with make_view(sys.stderr, memory_bytes=loaded.memory_bytes) as view:
         view.phase("loading")
         from emulator.scale import run_scale
 

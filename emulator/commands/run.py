@@ -117,9 +117,8 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
     require_runnable(scenario)
     started = datetime.now(UTC)
     folder = RunFolder.create(output, scenario.name, started)
-    memory_bytes = scenario.guests.count * scenario.guest.memory_bytes
     try:
-        with make_view(sys.stderr, memory_bytes=memory_bytes) as view:
+        with make_view(sys.stderr, memory_bytes=scenario.memory_bytes) as view:
             summary = _record(scenario, folder, started, view)
             view.phase("writing the report")
             folder.write_summary(summary)

@@ -9,7 +9,7 @@ from emulator.errors import ConfigError
 def require_memory(scenario: Scenario, *, available_bytes: int) -> None:
     """Raise `ConfigError` if the guests' real pages would not fit in what the machine has left."""
     count = scenario.guests.count
-    needed = count * scenario.guest.memory_bytes
+    needed = scenario.memory_bytes
     if scenario.guest.ram == "memfd" and needed > available_bytes:
         fits = available_bytes * 3 // 4 // count // LARGEST_BLOCK_BYTES * LARGEST_BLOCK_BYTES
         of_all = f" for {count} guests" if count > 1 else ""

@@ -107,6 +107,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str = "scenario"
     source: str = "scenario"  # The file, as messages name it.
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of all guests."""
+        return self.guests.count * self.guest.memory_bytes
+
     def where(self, section: str) -> str:
         """What precedes a key of `section` in messages: `scenarios/memhog.toml: mechanism`."""
         return f"{self.source}: {section}"

@@ -184,7 +184,7 @@ class PlainView:
         self._print(text)
 
     def sample(self, row: SeriesRow) -> None:
-        """Print the sample, unless one was printed less than a second ago."""
+        """Print the sample, unless one was printed a short while ago."""
         self._now_s = row.time_s
         self._rate.update(row.time_s, row.operations)
         if not self._due.shows(row, self._details):
