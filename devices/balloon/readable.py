@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from devices.memory.address_space import NO_REGION, AddressSpace
+from devices.memory.address_space import AddressSpace
 
 
 class Readable(NamedTuple):
@@ -26,17 +26,13 @@ def copy_readable(
 
     The work is bounded by `bytes_max` and by n, whatever lengths the driver names.
     """
-    lengths = segments["len"].astype(np.int64)
-    regions = address_space.indices_of(segments["addr"], segments["len"].astype(np.uint64))
-    bare = [index for index, it in enumerate(address_space.regions) if it.memory is None]
-    good = (regions != NO_REGION) & ~np.isin(regions, bare)
-    addresses, lengths = segments["addr"][good], lengths[good]
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    wanted = np.minimum(lengths, bytes_max - (ends - lengths))
-    parts = [_NO_BYTES]
-    for index in np.flatnonzero(wanted > 0):
-        view = address_space.view(int(addresses[index]), int(wanted[index]))
-        assert view is not None, "it was inside a region with bytes just now"
-        parts.append(view)
-    return Readable(np.concatenate(parts), max(0, total - bytes_max), int(np.count_nonzero(~good)))
+    parts, total, unreachable = [_NO_BYTES], 0, 0
+    for addr, length in segments.tolist():
+        view = address_space.view(addr, length)
+        if view is None:
+            unreachable += 1
+            continue
+        if total < bytes_max:
+            parts.append(view[: bytes_max - total])
+        total += length
+    return Readable(np.concatenate(parts), max(0, total - bytes_max), unreachable)
