@@ -70,8 +70,7 @@ def test_a_vcpu_that_dies_with_the_page_cache_s_lock_is_buried(writes: float) ->
 
 def test_vcpus_that_die_together_are_buried_whoever_has_the_lock() -> None:
     def kill_three(processes: Processes) -> None:
-        processes.stop("vCPU 0")
-        processes.stop("vCPU 3")
+        # The supervisor, in whose name this happens, sees them all dead at once.
         processes.kill_within_lock(1)
         processes.kill("vCPU 0")
         processes.kill("vCPU 3")
