@@ -36,10 +36,11 @@ async def serve_queue(
     queue = device.queues[name]
     try:
         while device.broken is None:
-            await trio.lowlevel.checkpoint()
             queue.disable_notifications()
             more = await _serve(device, name, call, discard, otherwise, requests_max)
-            if not more and not queue.enable_notifications():
+            if more or queue.enable_notifications():
+                await trio.lowlevel.checkpoint()
+            else:
                 await kick.wait_notified()
     except DriverError as error:
         device.mark_broken(f"queue {name}: {error}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import trio
 
-from emulator.guest.virtual_time import VirtualTime
+from emulator.guest.virtual_time import sleep_until
 
 
 class Clock:
@@ -38,9 +38,5 @@ class Clock:
 
     async def sleep_until(self, at_s: float) -> None:
         """Until `at_s` on the guest's clock."""
-        clock = trio.lowlevel.current_clock() if self._virtual else None
-        if isinstance(clock, VirtualTime):
-            await clock.sleep_until(at_s)
-        else:
-            await trio.sleep_until(self.deadline(at_s))
+        await sleep_until(self.deadline(at_s))
         self.now_s()

@@ -21,8 +21,10 @@ from emulator.guest.mm.page_alloc_kernels import drain_if_requested
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.swap_in import SwapIn
 
-_BARRIER_POLL_S: Final = 0.001  # At first; each time twice as long, up to
-_BARRIER_POLL_S_MAX: Final = 0.004
+# At a barrier a vCPU looks again after a part of the time that it has waited so far, between these.
+_BARRIER_POLL_PART: Final = 1 / 128
+_BARRIER_POLL_S_MIN: Final = 0.001
+_BARRIER_POLL_S_MAX: Final = 0.064
 _SHORTAGES_MAX: Final = 64  # in a row, without a page for this vCPU: then the allocation fails
 
 
@@ -212,7 +214,7 @@ class Vcpu:
         self._arrivals += 1
         self._actor["arrivals"] = self._arrivals
         actors = self.mm.actors[: self.nr_cpus]
-        poll_s = _BARRIER_POLL_S
+        came_s = self.clock.now_s()
         while bool(
             (
                 (actors["arrivals"] < self._arrivals)
@@ -221,6 +223,7 @@ class Vcpu:
             ).any()
         ):
             self.after_batch()
-            await self.sleep_until(self.clock.now_s() + poll_s)
-            poll_s = min(2 * poll_s, _BARRIER_POLL_S_MAX)
+            now_s = self.clock.now_s()
+            poll_s = max(_BARRIER_POLL_S_MIN, (now_s - came_s) * _BARRIER_POLL_PART)
+            await self.sleep_until(now_s + min(poll_s, _BARRIER_POLL_S_MAX))
         self.clock.now_s()

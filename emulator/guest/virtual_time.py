@@ -55,3 +55,17 @@ class VirtualTime(trio.abc.Clock):
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+async def sleep_until(at_s: float) -> None:
+    """trio.sleep_until, cheaper in virtual time."""
+    clock = trio.lowlevel.current_clock()
+    if isinstance(clock, VirtualTime):
+        await clock.sleep_until(at_s)
+    else:
+        await trio.sleep_until(at_s)
+
+
+async def sleep(seconds: float) -> None:
+    """trio.sleep, cheaper in virtual time."""
+    await sleep_until(trio.current_time() + seconds)

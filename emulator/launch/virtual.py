@@ -5,6 +5,7 @@ of waiting takes seconds; one seed decides everything, also the order in which t
 are ready at the same instant.  The code that runs is the code of the processes.
 """
 
+import gc
 import random
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from emulator.guest.hinting.free_page_task import FreePageHinter
 from emulator.guest.kernel_task import GuestKernel, Standing
 from emulator.guest.vcpu import Vcpu
 from emulator.guest.vcpu_task import run_vcpu
-from emulator.guest.virtual_time import VirtualTime
+from emulator.guest.virtual_time import VirtualTime, sleep
 from emulator.guests import Guests, name_of
 from emulator.guests_sampler import GuestsSampler
 from emulator.guests_summary import summarize_guests
@@ -59,6 +60,7 @@ def run_virtual(
     scenario = guests[0].scenario
     _make_schedule_repeatable(scenario.run.seed)
     sampler = sampler or GuestsSampler(guests)
+    gc.freeze()  # All code is loaded: it need not be gone through again and again.
     try:
         ended_s, standings, paid = trio.run(
             _run,
@@ -70,6 +72,8 @@ def run_virtual(
         )
     except BaseExceptionGroup as group:
         raise first_cause(group) from None
+    finally:
+        gc.unfreeze()
     each = [
         RunTimes(
             began_s=0.0,
@@ -259,7 +263,7 @@ def _start_host(
         nursery.start_soon(migration.run)
 
     async def virtual_cost(blocks: int) -> None:
-        await trio.sleep(costs.report_s(blocks))
+        await sleep(costs.report_s(blocks))
 
     async def host() -> None:
         try:

@@ -54,8 +54,7 @@ class BalloonTask:
     async def follow_target(self, changed: Notifier) -> None:
         """Keep to the target for ever; `changed` is notified when the host has set another."""
         began_s: float | None = None
-        while True:
-            await trio.lowlevel.checkpoint()
+        while True:  # To wait, or to take the lock, is a checkpoint.
             missing = self.balloon.towards_target()
             if missing == 0 or not self._inflate.driver.running:
                 if missing == 0 and began_s is not None:

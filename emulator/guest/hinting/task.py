@@ -15,6 +15,7 @@ from emulator.guest.hinting.cycle import Cycle, Wait, require_decision
 from emulator.guest.histogram import bucket_indices
 from emulator.guest.mm.layout import PAGE_SHIFT, TICK_MASK, TICK_SHIFT
 from emulator.guest.mm.views import GuestMemory
+from emulator.guest.virtual_time import sleep
 
 
 class Reporter(Protocol):
@@ -70,7 +71,7 @@ async def report_free_pages(
 async def pay(costs: GuestCosts | None, *, reports: int) -> None:
     """Take the time that the last step cost, where nothing takes time by itself."""
     if costs is not None:
-        await trio.sleep(costs.charge_task(reports))
+        await sleep(costs.charge_task(reports))
 
 
 def segments_of(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
