@@ -46,9 +46,9 @@ def test_accounted_ram_works_between_processes() -> None:
     assert summary.host.resident_bytes_peak == pytest.approx(filled, rel=0.01)
 
 
-def test_processes_wait_for_a_host_that_swaps() -> None:
-    """120 MiB on 96: what does not fit goes out while they fill, and comes back for the check."""
-    settings = ('guest.ram="accounted"', 'host={memory="96MiB",swap="64MiB"}', "guest.vcpus=2")
+def test_a_process_waits_for_a_host_that_swaps() -> None:
+    """120 MiB on 96: what does not fit goes out while it fills, and comes back for the check."""
+    settings = ('guest.ram="accounted"', 'host={memory="96MiB",swap="64MiB"}', "guest.vcpus=1")
     work = 'workload={kind="memhog",iterations=1,idle="300ms"}'
     summary = run_real(real("memhog", work, REPORTING, *settings)).summary
     assert summary.oracle.violations == 0
@@ -56,7 +56,7 @@ def test_processes_wait_for_a_host_that_swaps() -> None:
     assert (host.swap_in_bytes or 0) > 16 << 20
     assert host.swap_out_bytes == (host.swap_in_bytes or 0) + (host.swap_dropped_bytes or 0)
     assert (host.swap_wait_s or 0) > (host.swap_in_bytes or 0) / 4096 * 105e-6
-    assert (host.resident_bytes_peak or 0) < (96 + 2 * 8) << 20  # And a batch of each.
+    assert (host.resident_bytes_peak or 0) <= (96 + 8) << 20  # And a batch.
     assert (host.swapped_bytes_end, host.swap_full) == (0, 0)
 
 

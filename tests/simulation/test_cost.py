@@ -139,7 +139,8 @@ def test_reporting_single_pages_costs_a_build_time_and_more_if_it_is_done_sooner
 def test_reporting_single_pages_after_a_while_leaves_less_than_reporting_large_blocks() -> None:
     footprints = [built(9, "2s"), built(0, "2s")]
     large, single = (summary.host.footprint_gib_min or 0 for summary in footprints)
-    assert single < large <= (built(-1, "").host.footprint_gib_min or 0)
+    # When the build is seen to be over hangs on how its vCPUs look at their barrier.
+    assert single < large <= 1.001 * (built(-1, "").host.footprint_gib_min or 0)
 
 
 def test_most_of_what_is_reported_as_single_pages_soon_is_wanted_back() -> None:
