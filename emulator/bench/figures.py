@@ -15,7 +15,7 @@ from emulator.observer import Observer
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of the two is given."""
+    """One of the two is given, or none."""
 
     at_most: float | None = None
     at_least: float | None = None

@@ -223,8 +223,8 @@ def _bench_cells(name: str, one: "Figure") -> list[str]:
         median,
         spread,
         str(one.n),
-        f"{'<=' if least is None else '>='} {target}",
-        {True: "yes", False: "no", None: "-"}[one.met],
+        "" if limit is None else f"{'<=' if least is None else '>='} {target}",
+        "" if limit is None else {True: "yes", False: "no", None: "-"}[one.met],
         "" if compared is None else f"{_number(compared.figure, one.unit)} {compared.who}",
     ]
 

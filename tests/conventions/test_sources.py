@@ -15,6 +15,7 @@ from emulator.config.scenario import ROOT
 RANKS = {
     "devices.memory": 0,
     "devices.virtio": 1,
+    "devices.kvm": 2,
     "devices.balloon": 2,
     "devices.vhost_user": 2,
     "emulator.errors": 3,
