@@ -55,6 +55,7 @@ from emulator.machine_parts import (
     check_transport,
     features_of,
     has_balloon_hint,
+    huge_pages,
     load_balloon_manager,
     load_parts,
     queue_layouts,
@@ -151,10 +152,12 @@ class Machine:
         regions: dict[str, Region] = {}
         ram = None
         try:
-            guest, virtual = scenario.guest, scenario.run.launcher == "virtual"
-            huge = virtual and guest.ram == "accounted" and scenario.host.huge_pages
+            guest = scenario.guest
             ram = GuestRam.create(
-                guest.ram, guest.memory_bytes, huge=huge, swap_actors=swap_actors(scenario)
+                guest.ram,
+                guest.memory_bytes,
+                huge=huge_pages(scenario),
+                swap_actors=swap_actors(scenario),
             )
             for name, layout in layouts.items():
                 regions[name] = Region.create(layout) if shared else Region.private(layout)
@@ -176,8 +179,13 @@ class Machine:
         mechanism, workload = load_parts(handle.scenario)
         regions = {part: Region.attach(*getattr(handle, part)) for part in parts}
         guest = handle.scenario.guest
-        actors = swap_actors(handle.scenario)
-        ram = GuestRam(ram_fd, guest.ram, guest.memory_bytes, swap_actors=actors)
+        ram = GuestRam(
+            ram_fd,
+            guest.ram,
+            guest.memory_bytes,
+            huge=huge_pages(handle.scenario),
+            swap_actors=swap_actors(handle.scenario),
+        )
         return cls(handle.scenario, ram, regions, mechanism, workload)
 
     def handle(self) -> Handle:

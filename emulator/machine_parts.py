@@ -83,10 +83,24 @@ def swap_actors(scenario: Scenario) -> int:
     return 0 if scenario.host.swap_bytes is None else scenario.guest.vcpus + 1
 
 
+def huge_pages(scenario: Scenario) -> bool:
+    """Whether the host puts huge pages behind the guest: under `processes`, two vCPUs at once could
+    not do that to accounted RAM."""
+    virtual = scenario.run.launcher == "virtual"
+    return scenario.host.huge_pages and (virtual or scenario.guest.ram == "memfd")
+
+
 def check_transport(scenario: Scenario) -> None:
     """Raise ConfigError for what an emulated guest cannot do over vhost-user."""
-    if scenario.run.transport == "vhost-user" and scenario.guest.ram != "memfd":
+    if scenario.run.transport != "vhost-user":
+        return
+    if scenario.guest.ram != "memfd":
         raise ConfigError(
             f"{scenario.where('run')}.transport: vhost-user hands memory over, so that guest.ram "
             f'must be "memfd"'
+        )
+    if scenario.host.huge_pages:
+        raise ConfigError(
+            f"{scenario.where('host')}.huge_pages: the host does not tell over vhost-user what it "
+            f"has given back; leave it out, or leave run.transport as it is"
         )

@@ -141,8 +141,15 @@ def host_figures(
         footprint_gib_min=float(footprint),
         cpu_s=cpu_s,
         free_bytes_mean=_free_of_host(machines, rows),
+        huge_faults=_huge_faults(machines),
         **swap_figures(machines, rows),
     )
+
+
+def _huge_faults(machines: Sequence[Machine]) -> int | None:
+    if not any(machine.ram.huge for machine in machines):
+        return None
+    return sum(int(machine.guest["actors"]["huge_faults"].sum()) for machine in machines)
 
 
 def _free_of_host(machines: Sequence[Machine], rows: Sequence[SeriesRow]) -> int | None:

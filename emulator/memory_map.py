@@ -50,6 +50,7 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     shortages.answered          guest kernel                    that vCPU        relaxed
     shortages.* (rest)          that vCPU                       guest kernel, supervisor  relaxed
     queue.*                     as VIRTIO 1.3 section 2.7 says
+    (memfd) huge                vCPUs, guest kernel, host       vCPUs, guest kernel  relaxed
     (memfd) swap                as devices/memory/swap_layout.py says, if the host can swap it out
     config.actual               guest kernel                    host             relaxed
     config.* (rest)             host                            guest kernel     relaxed

@@ -77,6 +77,7 @@ class HostFigures(_Section, frozen=True):
     swap_full: int | None = None  # How often the host was over its limit without room for more.
     resident_bytes_mean: int | None = None
     free_bytes_mean: int | None = None  # Of `host.memory`, what its own cache leaves as well.
+    huge_faults: int | None = None  # Touches that got 2 MiB at once, if it has huge pages.
 
 
 class HintingFigures(_Section, frozen=True):

@@ -6,15 +6,19 @@ from emulator.config.units import PAGE_BYTES
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The host, where it is modelled and not measured: in virtual time.
+    """What guests run on.
+
+    In virtual time, where it is modelled and not measured:
 
     `discard`: how fast it gives memory back; 7.8 GiB/s is what punching 2 MiB holes into a memfd
     of small pages reaches on the reference machine.
-    `huge_pages`: the host backs accounted RAM by pages of 2 MiB where nothing is behind any of
-    their 512 pages; a discard of a part splits one.
 
     Under either launcher:
 
+    `huge_pages`: the host backs guests by pages of 2 MiB where nothing is behind any of their 512
+    pages; a discard of a part splits one.  Behind a memfd those are the system's own
+    (MADV_COLLAPSE, Linux 6.1; small ones where it refuses); accounted RAM has them in virtual time
+    only, and under `processes` the key does nothing to it.
     `join`: adjacent ranges of a report are discarded at once; without, each by itself, as QEMU does
     (virtio_balloon_handle_report).
     `memory`: what balloon managers take the host to have for its guests.  Without a swap nothing

@@ -13,29 +13,12 @@ memory again before it ends; that it is verified then stands for its having used
 from typing import Any
 
 from devices.memory.jit import i64, kernel
-from devices.memory.ram import BACKED, HUGE_PAGES, HUGE_SHIFT
+from devices.memory.ram import HUGE_SHIFT
+from emulator.guest.host_fault_kernels import back_accounted, back_huge
 from emulator.guest.mm.layout import ALLOCATED, RESERVED
 from emulator.guest.swap_kernels import note_access
 
 _GENERATION_MASK = 0xFFFFFFFF
-
-
-@kernel(inner=True)
-def _back(ram: Any, page: int) -> int:
-    """The host puts memory behind a page of accounted RAM; how many pages are resident by that.
-
-    Where it may take huge pages, a touch of one whose 2 MiB have nothing behind them gets one.
-    """
-    if ram.huge.size == 0:
-        return 1
-    first = page & ~(HUGE_PAGES - 1)
-    for other in range(first, first + HUGE_PAGES):
-        if ram.words[other] != 0:
-            return 1
-    for other in range(first, first + HUGE_PAGES):
-        ram.words[other] = BACKED
-    ram.huge[first >> HUGE_SHIFT] = 1
-    return HUGE_PAGES
 
 
 @kernel(inline=True)
@@ -52,7 +35,7 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
         huge = i64(0)
         for page in range(pfn, pfn + size):
             if ram.words[page] == 0:
-                backed = _back(ram, page)
+                backed = back_accounted(ram, page)
                 faults += backed
                 huge += backed >> HUGE_SHIFT
             ram.words[page] = (page << 32) | generation
@@ -60,10 +43,24 @@ def touch_block(mm: Any, ram: Any, cpu: int, pfn: int, order: int) -> None:
         actor["huge_faults"] += huge
         note_access(ram, cpu, pfn, size, faults)
     else:
+        actor["huge_faults"] += back_huge(ram, pfn, size)
         for page in range(pfn, pfn + size):
             ram.words[page << ram.shift] = (page << 32) | generation
     actor["pages_touched"] += size
     actor["held_pages"] += size
+
+
+@kernel(inline=True)
+def fill_page(mm: Any, ram: Any, cpu: int, pfn: int, word: int) -> None:
+    """Write a page of the page cache, whose words are those of its file."""
+    actor = mm.actors[cpu]
+    at = pfn << ram.shift
+    faulted = i64(ram.accounted != 0 and ram.words[at] == 0)
+    actor["huge_faults"] += back_huge(ram, pfn, 1)
+    ram.words[at] = word
+    actor["faults"] += faulted
+    note_access(ram, cpu, pfn, 1, faulted)
+    actor["pages_touched"] += 1
 
 
 @kernel(inline=True)
@@ -92,9 +89,10 @@ def touch_reserved(mm: Any, ram: Any, z: int) -> None:
     before = i64(actor["faults"])
     while at < end and mm.pages[at]["kind"] == RESERVED:
         size = i64(1) << i64(mm.pages[at]["order"])
+        actor["huge_faults"] += back_huge(ram, at, size)
         for page in range(at, at + size):
             if ram.accounted != 0 and ram.words[page] == 0:
-                backed = _back(ram, page)
+                backed = back_accounted(ram, page)
                 actor["faults"] += backed
                 actor["huge_faults"] += backed >> HUGE_SHIFT
             ram.words[page << ram.shift] = (page << 32) | _GENERATION_MASK

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.memory.address_space import MemoryRegion
-from devices.memory.ram import PAGE_SIZE, GuestRam, RamView
+from devices.memory.ram import NO_HUGE_PAGES, PAGE_SIZE, GuestRam, RamView
 from emulator.host.discard_kernels import (
     SCRATCH,
     SCRATCH_WORDS,
@@ -58,6 +58,7 @@ class Discardable:
     fd, offset_bytes:  the file, and where in it the region begins, a multiple of the page size
     words:             for accounted RAM i8[pages], and no file is needed; else the mapped bytes
     accounted:         the RAM's view, if it is; else None
+    huge:              of a file, as in RamView, if the guest asks for huge pages
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Discardable:
         *,
         pages: int,
         accounted: RamView | None = None,
+        huge: npt.NDArray[np.int64] = NO_HUGE_PAGES,
     ) -> None:
         self._fd = fd
         self._offset_bytes = offset_bytes
         self._words = words
         self._accounted = accounted
+        self._huge = huge
         self._returned = np.zeros(pages, np.uint8)
         self._first, self._end = pages, 0  # Of the pages that may have been returned, of a file.
         self._resident = np.zeros(pages if accounted is None else 0, np.uint8)
@@ -83,7 +86,7 @@ class Discardable:
         """An emulated guest's RAM."""
         view, pages = ram.view(), ram.size_bytes // PAGE_SIZE
         accounted = view if ram.kind == "accounted" else None
-        return cls(ram.fd, 0, view.words, pages=pages, accounted=accounted)
+        return cls(ram.fd, 0, view.words, pages=pages, accounted=accounted, huge=view.huge)
 
     @classmethod
     def of_memory(cls, region: MemoryRegion) -> "Discardable":
@@ -117,6 +120,7 @@ class Discardable:
             self._words.ctypes.data,
             ranges,
             self._returned,
+            self._huge,
             self._resident,
             self._scratch,
         )

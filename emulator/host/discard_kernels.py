@@ -98,15 +98,35 @@ def _note_resident(
     return found
 
 
+@kernel(inner=True)
+def _note_gone(fd: int, file_offset: int, first: int, end: int, huge: Any, scratch: Any) -> None:
+    """Of the 2 MiB in which pages `first` .. `end - 1` were, note those of which nothing is left:
+    the next touch may have a huge page there."""
+    for chunk in range(first >> HUGE_SHIFT, ((end - 1) >> HUGE_SHIFT) + 1):
+        start = chunk << HUGE_SHIFT
+        whole = first <= start and start + HUGE_PAGES <= end
+        at, length = file_offset + start * PAGE_SIZE, HUGE_PAGES * PAGE_SIZE
+        if huge[chunk] != 0 and (whole or _resident_pages(fd, at, length, scratch) == 0):
+            huge[chunk] = 0
+
+
 @kernel
 def punch(
-    fd: int, file_offset: int, address: int, ranges: Any, returned: Any, vector: Any, scratch: Any
+    fd: int,
+    file_offset: int,
+    address: int,
+    ranges: Any,
+    returned: Any,
+    huge: Any,
+    vector: Any,
+    scratch: Any,
 ) -> int:
     """Punch DISCARD_RANGE[n] `ranges` out of a region that begins `file_offset` bytes into a file.
 
     Marks the pages that were resident in `returned` (u1 a page of the region, which is mapped at
-    `address`).  `vector` (u1 a page) and `scratch` (SCRATCH[SCRATCH_WORDS]) are for the kernel to
-    write to.  Returns the bytes that were resident, or -1 if the system refused a discard.
+    `address`), and in `huge` (as in RamView) what is empty now.  `vector` (u1 a page) and `scratch`
+    (SCRATCH[SCRATCH_WORDS]) are for the kernel to write to.  Returns the bytes that were resident,
+    or -1 if the system refused a discard.
     """
     pages = i64(0)
     for index in range(len(ranges)):
@@ -119,6 +139,8 @@ def punch(
             )
         if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, file_offset + start, length) != 0:
             return -1
+        if huge.size != 0:
+            _note_gone(fd, file_offset, start // PAGE_SIZE, end, huge, scratch)
     return pages * PAGE_SIZE
 
 

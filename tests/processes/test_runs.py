@@ -8,6 +8,7 @@ import pytest
 
 from emulator.errors import RunFailed
 from emulator.summary import SeriesRow
+from tests.support.programs import collapses
 from tests.support.real_runs import Processes, once, orphaned_segments, real, run_real
 
 pytestmark = pytest.mark.slow
@@ -46,10 +47,26 @@ def test_accounted_ram_works_between_processes() -> None:
     assert summary.host.resident_bytes_peak == pytest.approx(filled, rel=0.01)
 
 
+@pytest.mark.parametrize("order", [3, 9])
+def test_huge_pages_of_the_system_are_behind_real_ram(order: int) -> None:
+    """Split by small reports, given back whole by large ones; several vCPUs ask at once."""
+    reporting = f'mechanism={{name="page_reporting",order={order},delay="5ms",capacity=8}}'
+    settings = ("host.huge_pages=true", "guest.vcpus=4", reporting)
+    summary = run_real(real("churn", *WORKLOADS["churn"], *settings)).summary
+    assert summary.oracle.violations == 0
+    assert (summary.hinting.returned_bytes or 0) > 0
+    assert summary.host.huge_faults is not None
+    if collapses():
+        assert summary.host.huge_faults > 0
+    # What a huge page has besides what was touched is resident as well, until it is given back.
+    assert (summary.host.resident_bytes_peak or 0) <= 128 << 20
+
+
 def test_a_process_waits_for_a_host_that_swaps() -> None:
     """120 MiB on 96: what does not fit goes out while it fills, and comes back for the check."""
     settings = ('guest.ram="accounted"', 'host={memory="96MiB",swap="64MiB"}', "guest.vcpus=1")
-    work = 'workload={kind="memhog",iterations=1,idle="300ms"}'
+    # What is being reported to a slow host cannot be allocated for so long: up to 32 MiB here.
+    work = 'workload={kind="memhog",iterations=1,idle="300ms",retry="1ms"}'
     summary = run_real(real("memhog", work, REPORTING, *settings)).summary
     assert summary.oracle.violations == 0
     host = summary.host

@@ -76,9 +76,13 @@ def test_free_pages_are_hinted_over_vhost_user() -> None:
     assert (summary.hinting.blocks or 0) > 0
 
 
-def test_memory_that_cannot_be_handed_over_is_refused() -> None:
-    settings = ['run.transport="vhost-user"', 'guest.ram="accounted"']
-    with pytest.raises(ConfigError, match="memfd"):
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [('guest.ram="accounted"', "memfd"), ("host.huge_pages=true", r"host\.huge_pages")],
+)
+def test_memory_that_cannot_be_handed_over_is_refused(setting: str, named: str) -> None:
+    settings = ['run.transport="vhost-user"', setting]
+    with pytest.raises(ConfigError, match=named):
         Machine.create(load_scenario("memhog", settings), shared=False)
 
 

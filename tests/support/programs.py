@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from emulator.config.scenario import ROOT
+from emulator.machine_check import check_machine
 from tests.support.real_runs import orphaned_segments, state_of
 
 _WAIT_S_MAX: Final = 120.0  # A cold cache on a busy machine.
@@ -138,3 +139,8 @@ def program(folder: Path, *arguments: str, **options: object) -> Iterator[Progra
         for pid in running.members():
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(running.temporary, ignore_errors=True)
+
+
+def collapses() -> bool:
+    """Whether this kernel makes huge pages of shared memory when it is asked to (Linux 6.1)."""
+    return any(check.what == "MADV_COLLAPSE" and check.enough for check in check_machine())

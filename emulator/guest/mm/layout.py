@@ -182,7 +182,7 @@ ACTOR: Final = np.dtype(
             "<i8",
             "<i8",  # how often it took a zone's lock
             "<i8",  # how long it held them in sum (virtual time only)
-            "<i8",  # faults of `faults` that made 512 pages resident at once
+            "<i8",  # that made 512 pages resident at once, among `faults` (or in a memfd)
             "<u4",  # set by others: give your per-CPU lists back
             "<u4",  # barriers that this actor has come to
             "<u4",  # ACTOR_*

@@ -45,6 +45,7 @@ from emulator.guest.mm.layout import (
 from emulator.guest.mm.list_kernels import list_add, list_add_tail, list_del, lru_sentinel
 from emulator.guest.mm.lock_kernels import lock_cache, now, unlock_cache
 from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages
+from emulator.guest.ram_kernels import fill_page
 from emulator.guest.swap_kernels import note_access
 
 _RETRIES_MAX = 16  # Fetches of pages that were reclaimed before they could be read.
@@ -64,17 +65,6 @@ def clear_flags(record: Any, mask: int) -> None:
 @kernel(inline=True)
 def set_flags(record: Any, mask: int) -> None:
     record["flags"] = i64(record["flags"]) | mask
-
-
-@kernel(inline=True)
-def _fill(mm: Any, ram: Any, actor: int, pfn: int, word: int) -> None:
-    """Write a page's content."""
-    at = pfn << ram.shift
-    faulted = i64(ram.accounted != 0 and ram.words[at] == 0)
-    ram.words[at] = word
-    mm.actors[actor]["faults"] += faulted
-    note_access(ram, actor, pfn, 1, faulted)
-    mm.actors[actor]["pages_touched"] += 1
 
 
 @kernel(inner=True)
@@ -228,7 +218,7 @@ def _read_from_host(mm: Any, ram: Any, cpu: int, slot: int, pfn: int) -> None:
         cost_ns += i64(control["disk_read_ns"])
     control["host_read_pages"] += 1
     mm.cache.io[cpu]["owed_ns"] += cost_ns
-    _fill(mm, ram, cpu, pfn, word_of(slot, i64(image["version"])))
+    fill_page(mm, ram, cpu, pfn, word_of(slot, i64(image["version"])))
 
 
 @kernel(inner=True)
@@ -313,7 +303,7 @@ def _write_cached(mm: Any, ram: Any, cpu: int, slot: int, pfn: int, fresh: bool)
     settle_torn(mm, ram, slot)
     version = i64(record["version"]) + 1
     control["writing"] = slot + 1
-    _fill(mm, ram, cpu, pfn, word_of(slot, version))
+    fill_page(mm, ram, cpu, pfn, word_of(slot, version))
     if fresh:
         insert_page(mm, slot, pfn)
     _make_dirty(mm, slot, i64(mm.actors[cpu]["now_ns"]))
