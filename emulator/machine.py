@@ -67,7 +67,6 @@ from emulator.memory_map import (
     VMM_LAYOUT,
     guest_layout,
     guest_memory,
-    populate,
     queue_guest_addr,
     ring_layout,
 )
@@ -167,8 +166,6 @@ class Machine:
             if ram is not None:
                 ram.close()
             raise MachineLacks(f"the guest's memory cannot be made: {error}") from error
-        if shared:
-            populate(regions["guest"])
         for name, array in prepared.items():
             regions["guest"].arrays[f"workload.{name}"][:] = array
         return cls(scenario, ram, regions, mechanism, workload)

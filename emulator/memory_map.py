@@ -79,7 +79,7 @@ from devices.balloon.layout import (
     STATS_TAGS,
 )
 from devices.memory.layout import MIGRATION
-from devices.memory.region import Layout, Region
+from devices.memory.region import Layout
 from devices.virtio.queue_layout import QueueLayout
 from emulator.config.guest import GuestConfig
 from emulator.guest.balloon.layout import BALLOON_STATE, SHORTAGE
@@ -89,9 +89,6 @@ from emulator.guest.layout import PHASE, PHASES_MAX
 from emulator.guest.mm.layout import PAGE_SHIFT
 from emulator.guest.mm.views import GuestMemory, array_shapes, cache_shapes, page_cache
 from emulator.host.layout import HOST
-
-_POPULATED_BYTES_MIN: Final = 32 << 20
-_POPULATED_BYTES_MAX: Final = 1 << 30
 
 # Guest-physical addresses above any guest's RAM: of the queues, each in a region of its own, and
 # of what the driver sends from: commands, page numbers (inflate, then deflate), figures.
@@ -137,16 +134,6 @@ def guest_layout(
         **{f"mechanism.{name}": it for name, it in mechanism.shared_arrays(sizes).items()},
         **{f"workload.{name}": it for name, it in workload.items()},
     }
-
-
-def populate(region: Region) -> None:
-    """Back the page array of a large guest before it is filled, by huge pages where there are any.
-
-    Bringing up 80 GiB writes to every fourth page of the array: 20 000 faults, or 160 huge pages.
-    Not beyond 1 GiB (a guest of 256 GiB): most of a very large guest is never used.
-    """
-    if _POPULATED_BYTES_MIN <= region.arrays["pages"].nbytes <= _POPULATED_BYTES_MAX:
-        region.populate("pages")
 
 
 def guest_memory(arrays: Mapping[str, npt.NDArray[Any]], mechanism: Mechanism) -> GuestMemory:

@@ -116,7 +116,8 @@ def _map(fd: int, size_bytes: int, offset_bytes: int) -> tuple[int, int, int]:
 def populate_huge(memory: npt.NDArray[np.uint8]) -> int:
     """Back the whole huge pages within a mapping by huge pages; returns how many bytes those are.
 
-    0 where the kernel does not do it (before 6.1, or memory too fragmented).
+    Others may read and write that memory meanwhile.  0 where the kernel does not do it (before 6.1,
+    or memory too fragmented).
     """
     address = memory.ctypes.data
     start = -(-address // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
@@ -124,7 +125,9 @@ def populate_huge(memory: npt.NDArray[np.uint8]) -> int:
     if end <= start:
         return 0
     whole = memory[start - address : end - address]
-    whole[::HUGE_PAGE_SIZE] |= 0  # Only a range with a page in it can be collapsed.
+    whole[
+        ::HUGE_PAGE_SIZE
+    ].max()  # Only where a page is already; of shared memory a look makes one.
     refused = _libc.madvise(start, end - start, _MADV_COLLAPSE)
     return 0 if refused else end - start
 

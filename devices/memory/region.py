@@ -17,7 +17,6 @@ the mapping goes with the last view.
 
 import mmap
 import os
-import threading
 from collections.abc import Mapping
 from multiprocessing import shared_memory
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from devices.memory.mapping import HUGE_PAGE_SIZE, map_file, populate_huge
+from devices.memory.mapping import map_file
 
 Layout = Mapping[str, tuple[np.dtype[Any], int]]
 
@@ -106,16 +105,6 @@ class Region:
         FileNotFoundError once it is unlinked.
         """
         return os.open(_SHM / self.name, os.O_RDWR | os.O_CLOEXEC)
-
-    def populate(self, name: str) -> None:
-        """Back an array's memory now, by huge pages where the kernel will: for large ones, of which
-        something is written everywhere.  From two threads: it is the kernel that works."""
-        memory = self.arrays[name].view(np.uint8)
-        middle = memory.nbytes // 2 // HUGE_PAGE_SIZE * HUGE_PAGE_SIZE
-        second = threading.Thread(target=populate_huge, args=(memory[middle:],))
-        second.start()
-        populate_huge(memory[:middle])
-        second.join()
 
     def unlink(self) -> None:
         """Remove the segment's name; the memory stays until all have closed it."""

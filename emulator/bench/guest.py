@@ -42,8 +42,11 @@ def memory_of(region: Region) -> GuestMemory:
     return GuestMemory(**{name: it for name, it in region.arrays.items() if name in own})
 
 
-def boot_guest(guest: GuestConfig, region: Region) -> GuestMemory:
-    """Bring zeroed arrays up as a run does, in real time; the guest's RAM is not touched."""
+def boot_guest(guest: GuestConfig, region: Region, *, deferring: bool = False) -> GuestMemory:
+    """Bring zeroed arrays up as a run does, in real time; the guest's RAM is not touched.
+
+    deferring: most page records are left to `init_deferred`.
+    """
     mm = memory_of(region)
     ram = GuestRam.create("accounted", guest.memory_bytes)
     try:
@@ -54,6 +57,7 @@ def boot_guest(guest: GuestConfig, region: Region) -> GuestMemory:
             thp=guest.thp,
             pageblock_order=guest.pageblock_order,
             virtual=False,
+            deferring=deferring,
         )
     finally:
         ram.close()

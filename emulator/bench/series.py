@@ -107,8 +107,8 @@ SERIES: Final = (
         name="guest.init_80gib_ms",
         unit="ms",
         measure=f"{_HERE}.boot:measure_boot",
-        how="bringing up the memory management of 80 GiB in a new segment of shared memory, "
-        "page faults included",
+        how="bringing up the memory management of 80 GiB in a new segment of shared memory until "
+        "all of it can be allocated, page faults included; most page records are written after it",
         at_most=20,
         compared_to=_llfree(1.07, "initialisation of 80 GiB on fresh memory (resident: 0.19)"),
     ),

@@ -5,20 +5,24 @@ zone_highsize, setup_per_zone_lowmem_reserve), mm/khugepaged.c (set_recommended_
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from devices.memory.mapping import HUGE_PAGE_SIZE, populate_huge
 from devices.memory.ram import RamView
+from emulator.guest.mm.deferred_kernels import first_deferred, init_next_section
 from emulator.guest.mm.init_kernels import init_lists, init_zone
-from emulator.guest.mm.layout import MOVABLE, NO_SLOT_PAGE, PAGE_SIZE, ZONE_NOFRAGMENT
+from emulator.guest.mm.layout import MOVABLE, NO_SLOT_PAGE, PAGE, PAGE_SIZE, ZONE_NOFRAGMENT
 from emulator.guest.mm.views import GuestMemory
 from emulator.guest.ram_kernels import touch_reserved
 
 _MIN_FREE_KBYTES: Final = (128, 262144)
 _WATERMARK_SCALE: Final = 10  # watermark_scale_factor, parts in 10000
+_POPULATED_BYTES_MIN: Final = 32 << 20
+_POPULATED_BYTES_MAX: Final = 1 << 30
 _LOWMEM_RESERVE_RATIO: Final = {"DMA": 256, "DMA32": 256, "NORMAL": 32}
 
 
@@ -103,10 +107,13 @@ def boot(
     thp: bool,
     pageblock_order: int,
     virtual: bool,
+    deferring: bool = False,
 ) -> None:
     """Fill zeroed arrays; every page is then free or reserved.
 
     The pages that the kernel holds from boot are touched, as a real kernel's are.
+
+    deferring: most page records are left to `init_deferred`, as in `deferred_kernels`.
     """
     kernel = mm.kernel[0]
     kernel["nr_pages"] = sum(zone.memory_bytes for zone in zones) // PAGE_SIZE
@@ -133,8 +140,25 @@ def boot(
         _set_pcp_limits(mm, z, managed[z])
     init_lists(mm)
     for z, zone in enumerate(zones):
-        init_zone(mm, z, zone.reserved_bytes // PAGE_SIZE)
+        init_zone(mm, z, zone.reserved_bytes // PAGE_SIZE, deferring)
         touch_reserved(mm, ram, z)
+
+
+def init_deferred(mm: GuestMemory, actor: int) -> Iterator[None]:
+    """Write the page records that boot left out, a section a step, under the zone's lock.
+
+    The array's memory is backed by huge pages just before, where the system has them.  Not beyond
+    1 GiB (a guest of 256 GiB): most of a very large guest is never used.
+    """
+    memory = mm.pages.view(np.uint8)
+    for z in range(len(mm.zones)):
+        while mm.zones[z]["deferred_pages"]:
+            if _POPULATED_BYTES_MIN <= memory.nbytes <= _POPULATED_BYTES_MAX:
+                first = int(first_deferred(mm, z)) * PAGE.itemsize
+                # The array begins anywhere in a huge page: this covers all of the section's.
+                populate_huge(memory[max(0, first - HUGE_PAGE_SIZE) : first + 2 * HUGE_PAGE_SIZE])
+            init_next_section(mm, z, actor)
+            yield
 
 
 def _set_watermarks(record: Any, zone: Zone, share: int, managed: int) -> None:

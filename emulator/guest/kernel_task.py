@@ -16,6 +16,7 @@ from devices.virtio.errors import DeviceError
 from devices.virtio.notifier import Notifier
 from emulator.errors import RunFailed
 from emulator.guest.balloon.task import BalloonTask
+from emulator.guest.boot import init_deferred
 from emulator.guest.clock import Clock
 from emulator.guest.cost import GuestCosts
 from emulator.guest.hinting.cycle import Mechanism, Report
@@ -81,10 +82,13 @@ class GuestKernel:
     async def run_hinting(
         self, reporter: FreePageReporter | FreePageHinter, freed: Notifier
     ) -> None:
-        """Run the mechanism until cancelled; returns at once where it never reports.
+        """Run the mechanism until cancelled, once boot has ended (page_alloc_init_late); returns
+        then where it never reports.
 
         Raises RunFailed if the host breaks the protocol: it may still discard what it was told of.
         """
+        for _ in init_deferred(self.mm, self._actor):
+            await trio.lowlevel.checkpoint()
         cycle: Any = self._cycle
         try:
             if isinstance(reporter, FreePageHinter):
@@ -125,6 +129,8 @@ class GuestKernel:
     def standing(self) -> Standing:
         """Count every page; only when nobody works on the guest's memory any more."""
         mm = self.mm
+        for _ in init_deferred(mm, self._actor):  # Of a run that ended before that had.
+            pass
         counts = np.zeros(NR_KINDS, np.int64)
         unsound = ""
         nr_zones = int(mm.kernel[0]["nr_zones"])

@@ -214,6 +214,7 @@ async def _guest_kernel(attach: Attach, wires: Wires, machine: Machine, channel:
         thp=guest.thp,
         pageblock_order=guest.pageblock_order,
         virtual=False,
+        deferring=True,
     )
     boot_files(machine, mm)
     reporter = machine.reporter(wires)

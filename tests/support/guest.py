@@ -77,6 +77,7 @@ class Guest:
         mechanism: Mechanism = SILENT,
         arrays: Mapping[str, npt.NDArray[Any]] | None = None,
         files: Sequence[int] = (),
+        deferring: bool = False,
     ) -> None:
         pages = sum(zone.pages for zone in zones)
         layout = guest_layout(
@@ -93,7 +94,15 @@ class Guest:
         self.mm = memory_of(arrays, mechanism)
         self.ram = RamView(arrays["words"], 0, 1)
         self.cpus = cpus
-        boot(self.mm, self.ram, zones, thp=thp, pageblock_order=pageblock_order, virtual=True)
+        boot(
+            self.mm,
+            self.ram,
+            zones,
+            thp=thp,
+            pageblock_order=pageblock_order,
+            virtual=True,
+            deferring=deferring,
+        )
         if files:
             boot_page_cache(self.mm, files, PageCacheConfig(read_ahead_bytes=4 * PAGE_SIZE))
         if mechanism is SILENT:

@@ -23,7 +23,6 @@ from emulator.guest.mm.buddy_kernels import (
     FREE_NOTIFYING,
     free_one_block,
     pageblock_type,
-    prefers_no_fragment,
     rmqueue,
     tick_of,
     watermark_ok,
@@ -31,7 +30,7 @@ from emulator.guest.mm.buddy_kernels import (
 from emulator.guest.mm.hook_kernels import page_freed
 from emulator.guest.mm.layout import BALLOON, MOVABLE, NO_PAGE
 from emulator.guest.mm.lock_kernels import lock_zone, unlock_zone
-from emulator.guest.mm.page_alloc_kernels import zone_of
+from emulator.guest.mm.page_alloc_kernels import prefers_no_fragment, zone_of
 from emulator.guest.mm.shortage_kernels import (
     found_above_mark,
     reclaimed_directly,

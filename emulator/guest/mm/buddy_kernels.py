@@ -18,6 +18,7 @@ Invariant: `sum(nr_free[order] << order) == free_pages`.
 from typing import Any
 
 from devices.memory.jit import i64, kernel
+from emulator.guest.mm.deferred_kernels import init_section
 from emulator.guest.mm.hook_kernels import (
     block_freed,
     block_split,
@@ -43,7 +44,6 @@ from emulator.guest.mm.layout import (
     TICK_MASK,
     TICK_SHIFT,
     UNMOVABLE,
-    ZONE_NOFRAGMENT,
 )
 from emulator.guest.mm.list_kernels import (
     free_list_sentinel,
@@ -164,10 +164,15 @@ def _expand(mm: Any, z: int, pfn: int, low: int, high: int, migratetype: int, ma
 def _first_to_take(mm: Any, z: int, order: int, migratetype: int) -> int:
     """The first block of a free list that may be taken, or NO_PAGE."""
     sentinel = free_list_sentinel(mm, z, order, migratetype)
-    pfn = list_next(mm.pages, sentinel)
-    while pfn != sentinel and not may_take(mm, z, pfn, order):
-        pfn = list_next(mm.pages, pfn)
-    return i64(NO_PAGE) if pfn == sentinel else pfn
+    while True:
+        pfn = list_next(mm.pages, sentinel)
+        while pfn != sentinel and not may_take(mm, z, pfn, order):
+            pfn = list_next(mm.pages, pfn)
+        if pfn != sentinel:
+            return pfn
+        if order < MAX_ORDER or migratetype != MOVABLE or mm.zones[z]["deferred_pages"] == 0:
+            return NO_PAGE
+        init_section(mm, z)
 
 
 @kernel(inner=True)
@@ -391,8 +396,3 @@ def mark_reported(mm: Any, z: int, pfn: int) -> None:
     """Note on a free block that the host has been told of it (__SetPageReported)."""
     mm.pages[pfn]["mark"] |= MARK_REPORTED
     mm.zones[z]["reported_pages"] += 1 << i64(mm.pages[pfn]["order"])
-
-
-@kernel(inline=True)
-def prefers_no_fragment(mm: Any, z: int) -> bool:
-    return (mm.zones[z]["flags"] & ZONE_NOFRAGMENT) != 0

@@ -13,6 +13,7 @@ from emulator.guest.mm.buddy_kernels import (
     link_free,
     pageblock_type,
 )
+from emulator.guest.mm.deferred_kernels import mark_deferred_free
 from emulator.guest.mm.hook_kernels import lists_forgotten, may_merge
 from emulator.guest.mm.init_kernels import largest_order_at
 from emulator.guest.mm.layout import (
@@ -198,6 +199,7 @@ def rebuild_free_lists(mm: Any, z: int) -> int:
         zone["nr_free"][order] = 0
         for migratetype in range(NR_MIGRATETYPES):
             list_init(pages, free_list_sentinel(mm, z, order, migratetype))
+    mark_deferred_free(mm, z)
     zone["free_pages"] = 0
     zone["reported_pages"] = 0
     # All are taken off first: a block must not merge with one whose links are of the old lists.

@@ -1,9 +1,10 @@
-"""Bringing a guest's memory up: every block head written once, nothing else touched."""
+"""Bringing a guest's memory up: a block's head is written once, nothing else touched."""
 
 from typing import Any
 
 from devices.memory.jit import i64, kernel
 from emulator.guest.mm.buddy_kernels import FREE_SILENTLY_TO_TAIL, free_one_block, pageblock_type
+from emulator.guest.mm.deferred_kernels import SECTION_PAGES
 from emulator.guest.mm.layout import (
     MAX_ORDER,
     NR_FREE_LISTS,
@@ -45,11 +46,14 @@ def init_lists(mm: Any) -> None:
 
 
 @kernel
-def init_zone(mm: Any, z: int, reserved_pages: int) -> None:
+def init_zone(mm: Any, z: int, reserved_pages: int, deferring: bool) -> None:
     """Hand a zone's pages to its allocator, in blocks as large as alignment allows.
 
     The first `reserved_pages` belong to the kernel and are never freed.  Blocks go to the tail,
     ascending, as __free_pages_core does at boot; no mechanism is told.
+
+    deferring: write the records of the first section that has a free block, and leave the rest of
+    the largest blocks to `deferred_kernels`.
     """
     zone = mm.zones[z]
     end = i64(zone["end_pfn"])
@@ -60,7 +64,14 @@ def init_zone(mm: Any, z: int, reserved_pages: int) -> None:
         mm.pages[pfn]["order"] = order
         mm.pages[pfn]["kind"] = RESERVED
         pfn += 1 << order
+    last = end & ~((1 << MAX_ORDER) - 1)
     while pfn < end:
         order = largest_order_at(pfn, end)
+        if deferring and pfn > boundary and pfn < last and pfn & (SECTION_PAGES - 1) == 0:
+            zone["deferred_pages"] = last - pfn
+            zone["free_pages"] += last - pfn
+            zone["nr_free"][MAX_ORDER] += (last - pfn) >> MAX_ORDER
+            pfn = last
+            continue
         free_one_block(mm, z, pfn, order, pageblock_type(mm, pfn), FREE_SILENTLY_TO_TAIL, 0)
         pfn += 1 << order

@@ -104,6 +104,7 @@ ZONE: Final = np.dtype(
             "nr_free",
             "list_moves",
             "list_steps",
+            "deferred_pages",
         ],
         "formats": [
             "<u4",
@@ -122,8 +123,9 @@ ZONE: Final = np.dtype(
             ("<i8", NR_ORDERS),  # blocks, over all migratetypes, as in struct free_area
             "<i8",  # blocks put on a free list or taken off one; what a hold of the lock costs
             "<i8",  # blocks that the hinting task only looked at, on its way along a list
+            "<i8",  # of the free ones, without a record yet (`deferred_kernels`)
         ],
-        "offsets": [0, 64, 72, 80, 88, 128, 136, 144, 152, 160, 168, 176, 184, 192, 280, 288],
+        "offsets": [0, 64, 72, 80, 88, 128, 136, 144, 152, 160, 168, 176, 184, 192, 280, 288, 296],
         "itemsize": 320,
     },
     align=True,

@@ -27,7 +27,6 @@ from emulator.guest.mm.buddy_kernels import (
     FREE_NOTIFYING,
     free_one_block,
     pageblock_type,
-    prefers_no_fragment,
     rmqueue,
     tick_of,
     watermark_ok,
@@ -45,6 +44,7 @@ from emulator.guest.mm.layout import (
     NR_MIGRATETYPES,
     NR_PCP_LISTS,
     PCP,
+    ZONE_NOFRAGMENT,
 )
 from emulator.guest.mm.list_kernels import (
     list_add,
@@ -225,6 +225,11 @@ def _ask_all_to_drain(mm: Any, cpu: int) -> None:
     for other in range(i64(mm.kernel[0]["nr_cpus"])):
         if other != cpu:
             store_relaxed(mm.actors, other, "drain_requested", np.uint32(1))
+
+
+@kernel(inline=True)
+def prefers_no_fragment(mm: Any, z: int) -> bool:
+    return (mm.zones[z]["flags"] & ZONE_NOFRAGMENT) != 0
 
 
 @kernel(inner=True)
