@@ -12,7 +12,7 @@ from emulator.observer import Observer
 from emulator.scale import BASELINE, run_scale
 
 _REPEATS: Final = 5
-_DURATION: Final = "5s"  # Two of the passes that come 2 s after a free, and the third begun.
+_DURATION: Final = "6s"  # Three of the passes that come 2 s after a free.
 
 
 def start_loaded_fork_server() -> ForkServerContext:

@@ -38,6 +38,16 @@ FILE_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
     align=True,
 )
 
+FAULT_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
+    {
+        "names": ["pages", "elapsed_s"],
+        "formats": ["<i8", "<f8"],
+        "offsets": [0, 8],
+        "itemsize": 64,
+    },
+    align=True,
+)
+
 HOG_PROGRESS: Final = np.dtype(  # One record a vCPU, a cache line each.
     {
         "names": ["fill_ns_max"],

@@ -17,6 +17,7 @@ SMALL = (
     'guest.ram="accounted"',
     'guest.memory="32MiB"',
     "guest.vcpus=1",
+    'workload.warm_up="0s"',
     'workload.duration="3s"',
     'workload.size="16MiB"',
     'workload.rate="64MiB"',

@@ -18,7 +18,13 @@ from emulator.summary import SeriesRow, Summary
 # What makes each scenario small; the replay's excerpt is, with a guest of accounted RAM.
 SMALL: Final = {
     "memhog": ('workload.idle="3s"', 'guest.memory="64MiB"'),
-    "page_fault1": ('workload.duration="500ms"', 'workload.size="8MiB"', 'guest.memory="64MiB"'),
+    "page_fault1": (
+        'workload.warm_up="100ms"',
+        'workload.duration="500ms"',
+        'workload.size="8MiB"',
+        'guest.memory="64MiB"',
+        "host.huge_pages=false",
+    ),
     "churn": ('workload.duration="200ms"', 'workload.idle="3s"', 'guest.memory="64MiB"'),
     "replay": (),
     "trickle": (
