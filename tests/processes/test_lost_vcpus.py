@@ -17,7 +17,7 @@ REPORTING = 'mechanism={name="page_reporting",order=3,delay="5ms",capacity=8}'
 REPLAY = (
     'run.launcher="processes"',
     'guest.memory="2GiB"',
-    "workload.speed=40",
+    "workload.speed=20",
     'workload.idle="0s"',
 )
 
