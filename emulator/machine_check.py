@@ -30,6 +30,9 @@ _MEMORY_BYTES_MIN: Final = 512 << 20
 _FILES_MIN: Final = 256  # A few descriptors a process, for 64 vCPUs.
 _PROCESSES_MIN: Final = 80
 _THP: Final = Path("/sys/kernel/mm/transparent_hugepage")
+_VIRTIO: Final = Path("/sys/bus/virtio/devices")
+_BALLOON_ID: Final = "0x0005"  # VIRTIO 1.3, section 5.5
+_PAGE_REPORTING_BIT: Final = 5  # VIRTIO_BALLOON_F_PAGE_REPORTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,21 @@ def describe_machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "transparent_hugepage": _chosen(_THP / "enabled"),
         "transparent_hugepage_shmem": _chosen(_THP / "shmem_enabled"),
+        "reports_free_pages": reports_free_pages(),
     }
+
+
+def reports_free_pages(devices: Path = _VIRTIO) -> bool:
+    """Whether this machine is a guest that reports its free pages to a host of its own.
+
+    Then memory that a benchmark has given back may be gone for good: a touch of it is a fault there
+    as well, and figures of what refaulting costs hold the price of both.
+    """
+    for device in sorted(devices.glob("*")):
+        bits = _read(device / "features").strip()
+        if _read(device / "device").strip() == _BALLOON_ID:
+            return bits[_PAGE_REPORTING_BIT : _PAGE_REPORTING_BIT + 1] == "1"
+    return False
 
 
 def describe_versions() -> dict[str, str]:
@@ -182,7 +199,9 @@ def _huge_pages() -> list[Check]:
         remedy = "Linux 6.1 makes huge pages of guest RAM; without it pages are touched one by one"
         found = f"does not work: {error.strerror}"
         collapse = Check("MADV_COLLAPSE", found, False, remedy, required=False)
+    own = "to a host of its own" if reports_free_pages() else "no"
     return [
+        Check("reports its free pages", own, None),
         Check("transparent huge pages", _chosen(_THP / "enabled"), None),
         Check("huge pages of shmem", _chosen(_THP / "shmem_enabled"), None),
         collapse,

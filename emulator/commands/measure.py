@@ -199,7 +199,8 @@ def bench_lines(result: "BenchResult") -> list[str]:
     rows = [_bench_cells(name, one) for name, one in result.series.items()]
     machine = result.machine
     return [
-        f"{machine['cpu_model']}, {machine['cpus']} CPUs, Linux {machine['kernel']}",
+        f"{machine['cpu_model']}, {machine['cpus']} CPUs, Linux {machine['kernel']}"
+        + (", which reports its free pages" if machine.get("reports_free_pages") else ""),
         f"before: {_conditions(result.before)}",
         f"after:  {_conditions(result.after)}",
         "",

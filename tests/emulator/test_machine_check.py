@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from emulator.errors import MachineLacks
-from emulator.machine_check import available_bytes, check_machine, require_machine
+from emulator.machine_check import (
+    available_bytes,
+    check_machine,
+    reports_free_pages,
+    require_machine,
+)
 
 
 def test_every_line_says_what_and_what_was_found() -> None:
@@ -40,3 +45,15 @@ def test_available_memory_is_part_of_all_memory() -> None:
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total_bytes = int(lines["MemTotal"].split()[0]) * 1024
     assert 0 < available_bytes() <= total_bytes
+
+
+@pytest.mark.parametrize(("features", "reports"), [("01100101", True), ("01100001", False)])
+def test_a_guest_that_reports_its_free_pages_is_known(
+    tmp_path: Path, features: str, reports: bool
+) -> None:
+    assert not reports_free_pages(tmp_path)
+    for name, device, bits in (("virtio0", "0x0002", "1" * 64), ("virtio1", "0x0005", features)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "device").write_text(f"{device}\n")
+        (tmp_path / name / "features").write_text(f"{bits}{'0' * (64 - len(bits))}\n")
+    assert reports_free_pages(tmp_path) is reports
