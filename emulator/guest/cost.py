@@ -5,7 +5,7 @@ then as long as it owes for what happened meanwhile (`Bill`):
 
     faults on pages that the host had nothing behind: an exit, and what the host then does
     waits for a zone's lock while the hinting task holds it
-    exits for each discard: the host flushes the TLBs of running vCPUs
+    interruptions for each discard: the host flushes the TLBs of running vCPUs
     its share of the hinting task's CPU time: that task has no processor of its own
 
 The hinting task waits as long as its holds of the lock took, and for an exit a report.  What vCPUs
@@ -132,7 +132,7 @@ class Bill:
         small = (self._counted[0] - faults) / vcpus - huge * HUGE_PAGES
         fault_s = small * (prices.exit_s + prices.host_fault_s)
         fault_s += huge * (prices.exit_s + prices.host_fault_huge_s)
-        interrupted_s = (self._discards - discards) * prices.flushes * prices.exit_s
+        interrupted_s = (self._discards - discards) * prices.flushes * prices.interruption_s
         displaced_s = (self._task_cpu_s - task_cpu_s) / costs.nr_cpus
         wait_s = 0.0
         if self._holds is not holds:

@@ -18,6 +18,7 @@ from tests.support.guest import Guest, ZoneOf
 PRICES = CostConfig(
     exit_s=1e-6,
     flushes=2,
+    interruption_s=512e-6,
     host_fault_s=2e-6,
     host_fault_huge_s=64e-6,
     lock_s=1e-9,
@@ -114,11 +115,11 @@ def test_a_vcpu_pays_for_its_faults_and_for_what_happened_to_all() -> None:
     costs.charge_task(reports=8)
     # Three small faults and two huge ones, five discards with two flushes each, a fourth of the
     # hinting task's 8 us.
-    assert bills[0].owed_s(2.0) == pytest.approx((3 * 3 + 2 * 65 + 10 + 2) * 1e-6)
-    assert bills[1].owed_s(2.0) == pytest.approx((10 + 2) * 1e-6)
+    assert bills[0].owed_s(2.0) == pytest.approx((3 * 3 + 2 * 65 + 10 * 512 + 2) * 1e-6)
+    assert bills[1].owed_s(2.0) == pytest.approx((10 * 512 + 2) * 1e-6)
     paid = costs.paid_s()
     assert paid.fault_s == pytest.approx((9 + 130) * 1e-6)
-    assert paid.interrupted_s == pytest.approx(20e-6)
+    assert paid.interrupted_s == pytest.approx(2 * 10 * 512e-6)
     assert paid.displaced_s == pytest.approx(4e-6)
     assert bills[0].owed_s(3.0) == 0
 
