@@ -70,7 +70,7 @@ class BalloonPages:
         `PAGES_TAKEN[1]`.  A page that was in the balloon is discarded again: the driver may have
         used it without telling (5.5.6, without MUST_TELL_HOST).
         """
-        ordered, taken = np.unique(pfns).astype(np.int64), np.zeros(1, PAGES_TAKEN)
+        ordered, taken = np.sort(pfns), np.zeros(1, PAGES_TAKEN)
         ranges = np.zeros(len(ordered), DISCARD_RANGE)
         inflate_pages(ordered, self._spans, self._inside, self._granule, ranges, taken)
         self.pages += int(taken[0]["accepted"])
@@ -78,7 +78,7 @@ class BalloonPages:
 
     def deflate(self, pfns: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Take pages, u4[n] in any order, out of it; returns `PAGES_TAKEN[1]`."""
-        ordered, taken = np.unique(pfns).astype(np.int64), np.zeros(1, PAGES_TAKEN)
+        ordered, taken = np.sort(pfns), np.zeros(1, PAGES_TAKEN)
         deflate_pages(ordered, self._spans, self._inside, taken)
         self.pages -= int(taken[0]["accepted"])
         return taken

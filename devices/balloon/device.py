@@ -16,8 +16,7 @@ Only a statistics buffer is kept when it is completed, until `ask_statistics` gi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
@@ -42,8 +41,7 @@ from devices.memory.address_space import AddressSpace
 from devices.virtio.device_queue import DeviceQueue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """A chain that was taken: discard `ranges`, `DISCARD_RANGE[n]`, then complete it."""
 
     queue: str

@@ -35,13 +35,15 @@ async def serve_queue(
     """
     queue = device.queues[name]
     try:
-        while device.broken is None:
-            queue.disable_notifications()
-            more = await _serve(device, name, call, discard, otherwise, requests_max)
-            if more or queue.enable_notifications():
-                await trio.lowlevel.checkpoint()
-            else:
-                await kick.wait_notified()
+        # Shielded during a request; to enter a scope for each costs several times as much.
+        with trio.CancelScope() as scope:
+            while device.broken is None:
+                queue.disable_notifications()
+                more = await _serve(device, name, call, scope, discard, otherwise, requests_max)
+                if more or queue.enable_notifications():
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await kick.wait_notified()
     except DriverError as error:
         device.mark_broken(f"queue {name}: {error}")
 
@@ -50,6 +52,7 @@ async def _serve(
     device: BalloonDevice,
     name: str,
     call: Notifier,
+    scope: trio.CancelScope,
     discard: Callable[[npt.NDArray[Any]], Awaitable[None]],
     otherwise: Callable[[], Awaitable[None]] | None,
     requests_max: int,
@@ -59,12 +62,12 @@ async def _serve(
         request = device.take(name)
         if request is None:
             return False
+        scope.shield = True
         if len(request.ranges):
-            with trio.CancelScope(shield=True):
-                await discard(request.ranges)
+            await discard(request.ranges)
         elif otherwise is not None:
-            with trio.CancelScope(shield=True):
-                await otherwise()
+            await otherwise()
+        scope.shield = False
         if device.complete(request):
             call.notify()
     return True

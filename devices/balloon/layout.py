@@ -124,5 +124,6 @@ PAGES_TAKEN: Final = np.dtype(
         ("accepted", "<i8"),  # pages that changed between the guest and the balloon
         ("unchanged", "<i8"),  # pages that were already where they were to go
         ("outside", "<i8"),  # numbers of no page
+        ("duplicates", "<i8"),  # again in the same call
     ]
 )

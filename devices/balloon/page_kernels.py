@@ -1,6 +1,6 @@
 """The record of which pages are in the balloon, a buffer of page numbers a call.
 
-pfns    i8[n], ascending, each once
+pfns    u4[n], ascending; only the first of equal ones counts
 spans   PAGE_SPAN, ascending: where pages are
 inside  u1[pages]: 1 for a page that is in the balloon
 """
@@ -26,6 +26,9 @@ def _move(pfns: Any, spans: Any, inside: Any, to: int, taken: Any) -> None:
     s = i64(0)
     for index in range(len(pfns)):
         pfn = i64(pfns[index])
+        if index > 0 and pfn == i64(pfns[index - 1]):
+            taken["duplicates"] += 1
+            continue
         s = _span_of(spans, pfn, s)
         if s == len(spans) or pfn < i64(spans[s]["first_pfn"]):
             taken["outside"] += 1

@@ -60,10 +60,11 @@ class PageNumberHandler:
         counts = self._counts
         counts["requests"] += 1
         counts["numbers"] += len(pfns)
-        for name in ("accepted", "unchanged", "outside"):
-            counts[name] += int(taken[0][name])
-        distinct = sum(int(taken[0][name]) for name in ("accepted", "unchanged", "outside"))
-        counts["duplicates"] += len(pfns) - distinct
+        _, accepted, unchanged, outside, duplicates = taken[0].item()
+        counts["accepted"] += accepted
+        counts["unchanged"] += unchanged
+        counts["outside"] += outside
+        counts["duplicates"] += duplicates
         counts["ignored_bytes"] += read.excess_bytes + torn_bytes
         counts["bad_buffers"] += read.unreachable + len(chain.writable)
         return ranges

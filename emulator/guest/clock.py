@@ -17,7 +17,7 @@ class Clock:
     """`kernel`: KERNEL[1] of the guest, whose `virtual` says which clock it is."""
 
     def __init__(self, kernel: npt.NDArray[Any]) -> None:
-        self._kernel = kernel
+        self._now_ns = kernel["virtual_now_ns"]
         self._virtual = bool(kernel[0]["virtual"])
 
     def now_s(self) -> float:
@@ -25,7 +25,7 @@ class Clock:
         if not self._virtual:
             return time.monotonic()
         now_s = trio.current_time()
-        self._kernel[0]["virtual_now_ns"] = round(now_s * 1e9)
+        self._now_ns[0] = round(now_s * 1e9)
         return now_s
 
     def deadline(self, at_s: float | None) -> float:

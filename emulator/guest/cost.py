@@ -29,7 +29,7 @@ import numpy.typing as npt
 from devices.memory.ram import HUGE_PAGES
 from emulator.config.cost import CostConfig
 from emulator.guest.histogram import BUCKET_MIDDLES
-from emulator.guest.mm.views import GuestMemory
+from emulator.guest.mm.views import GuestMemory, total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,7 @@ class GuestCosts:
         self.nr_cpus: Final = int(kernel["nr_cpus"])
         self.actors: Final = mm.actors[: self.nr_cpus]
         self._task = mm.actors[self.nr_cpus]
+        self._held_ns = mm.actors["lock_held_ns"][self.nr_cpus :]
         self._task_held_ns = 0
         self._holds_at_ns, self._holds = -1, np.zeros(0, np.int64)
         self.task_cpu_s = 0.0  # of the hinting task, so far
@@ -67,7 +68,7 @@ class GuestCosts:
     def charge_task(self, reports: int = 0) -> float:
         """CPU time of the hinting task for `reports`, and for the lock since it was charged last,
         s."""
-        held_ns = int(self._task["lock_held_ns"])
+        held_ns = self._held_ns.item()
         spent_s = (held_ns - self._task_held_ns) / 1e9 + reports * self.prices.exit_s
         self._task_held_ns = held_ns
         self.task_cpu_s += spent_s
@@ -84,7 +85,7 @@ class GuestCosts:
     def task_holds(self) -> npt.NDArray[np.int64]:
         """Histogram of the hinting task's holds of any zone's lock, so far: a copy, and the same
         one as long as there was no other hold."""
-        held_ns = int(self._task["lock_held_ns"])
+        held_ns = self._held_ns.item()
         if held_ns != self._holds_at_ns:
             self._holds_at_ns, self._holds = held_ns, np.array(self._task["lock_hold_ns"])
         return self._holds
@@ -99,6 +100,7 @@ class Bill:
     def __init__(self, costs: GuestCosts, vcpus: slice) -> None:
         self._costs = costs
         self._actors = costs.actors[vcpus]
+        self._counts = [self._actors[name] for name in ("faults", "huge_faults", "lock_takes")]
         self.begin(0.0)
 
     def begin(self, now_s: float) -> None:
@@ -110,16 +112,9 @@ class Bill:
         self._task_cpu_s = costs.task_cpu_s
         self._holds = costs.task_holds()
 
-    def _count(self) -> tuple[int, int, int]:
+    def _count(self) -> list[int]:
         """Faults, huge ones, and how often they took a zone's lock, so far."""
-        actors = self._actors
-        if len(actors) == 1:  # A sum over one costs ten times as much as looking at it.
-            one = actors[0]
-            return int(one["faults"]), int(one["huge_faults"]), int(one["lock_takes"])
-        faults, huge, takes = (
-            int(actors[name].sum()) for name in ("faults", "huge_faults", "lock_takes")
-        )
-        return faults, huge, takes
+        return [total(column) for column in self._counts]
 
     def owed_s(self, now_s: float) -> float:
         """Seconds for each of the vCPUs, since `begin` or the last call."""

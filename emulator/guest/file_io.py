@@ -12,7 +12,7 @@ import trio
 from devices.virtio.notifier import Notifier
 from emulator.config.page_cache import PageCacheConfig
 from emulator.guest.clock import Clock
-from emulator.guest.mm.views import GuestMemory
+from emulator.guest.mm.views import GuestMemory, total
 
 _PAUSE_S_MAX: Final = 0.2  # MAX_PAUSE: a writer sleeps no longer at a time.
 _POLL_S: Final = 0.01
@@ -37,6 +37,7 @@ class FileIo:
         self._config = config
         self._control = mm.cache.control[0]
         self._io = mm.cache.io[cpu]
+        self._owed_ns = mm.cache.io["owed_ns"][cpu : cpu + 1]
         self._kswapd = kswapd
         self._flusher = flusher
 
@@ -49,14 +50,18 @@ class FileIo:
 
     async def settle(self) -> float:
         """After a batch: pay for its reads, and wait if too much is dirty.  Seconds waited."""
-        began_s = self._clock.now_s()
-        owed_s = int(self._io["owed_ns"]) / 1e9
-        self._io["owed_ns"] = 0
-        if owed_s and self._mm.kernel[0]["virtual"]:
-            await self._clock.sleep_until(began_s + owed_s)
-            self._io["waited_ns"] += round(owed_s * 1e9)
+        owed_ns = self._owed_ns.item()
         dirty = unwritten_pages(self._control)
-        if dirty and dirty > self._config.dirty_background * dirtyable_pages(self._mm):
+        if not owed_ns and not dirty:
+            return 0.0
+        began_s = self._clock.now_s()
+        if owed_ns:
+            self._owed_ns[0] = 0
+            if self._mm.kernel[0]["virtual"]:
+                await self._clock.sleep_until(began_s + owed_ns / 1e9)
+                self._io["waited_ns"] += owed_ns
+            dirty = unwritten_pages(self._control)
+        if dirty > self._config.dirty_background * dirtyable_pages(self._mm):
             self._flusher.notify()
             await self._balance_dirty()
         return self._clock.now_s() - began_s
@@ -103,4 +108,4 @@ def unwritten_pages(control: Any) -> int:
 
 def dirtyable_pages(mm: GuestMemory) -> int:
     """What the dirty ratios are of: free memory and the page cache (global_dirtyable_memory)."""
-    return int(mm.zones["free_pages"].sum()) + int(mm.cache.control[0]["pages"])
+    return total(mm.zones["free_pages"]) + int(mm.cache.control[0]["pages"])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from devices.virtio.notifier import Notifier
 from emulator.guest.clock import Clock
+from emulator.guest.mm.views import total
 
 
 class SwapIn:
@@ -38,31 +39,34 @@ class SwapIn:
         relief: Notifier,
     ) -> None:
         self._traffic = traffic
-        self._counted = traffic[actor : actor + 1]
         self._record = traffic[actor]
-        self._control = control[0]
+        self._stock_pages = control["stock_pages"]
         self._clock = clock
         self._read_s: Final = read_s
         self._pressure = pressure
         self._relief = relief
-        self._told_pages = self._read_pages = 0
+        self._count(slice(actor, actor + 1))
 
     def count_all(self) -> None:
         """From here on this actor's task does what all vCPUs do, and waits for what one of them
         would have to on average."""
-        self._counted = self._traffic[:-1]
+        self._count(slice(None, -1))
+
+    def _count(self, actors: slice) -> None:
+        self._faulted = self._traffic["faulted_pages"][actors]
+        self._swapped_in = self._traffic["swapped_in_pages"][actors]
         self._told_pages = self._read_pages = 0
 
     async def settle(self) -> float:
         """After a batch: wait for what it had read, and for the host.  Returns the seconds."""
         record = self._record
-        read_pages = int(self._counted["swapped_in_pages"].sum())
-        added_pages = int(self._counted["faulted_pages"].sum()) + read_pages
-        asks = added_pages - self._told_pages > self._control["stock_pages"]
+        read_pages = total(self._swapped_in)
+        added_pages = total(self._faulted) + read_pages
+        asks = added_pages - self._told_pages > self._stock_pages.item()
         if not asks and read_pages == self._read_pages:
             return 0.0
         began_s = self._clock.now_s()
-        owed_s = (read_pages - self._read_pages) * self._read_s / len(self._counted)
+        owed_s = (read_pages - self._read_pages) * self._read_s / len(self._faulted)
         self._read_pages = read_pages
         if asks:
             self._told_pages = added_pages

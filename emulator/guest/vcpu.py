@@ -76,6 +76,9 @@ class Vcpu:
         self._helpers = [it for it in (files, out_of_memory) if it is not None]
         self._on_phase = on_phase
         self._actor = mm.actors[index]
+        self._failed = mm.actors["failed_allocations"][index : index + 1]
+        self._drain_requested = mm.actors["drain_requested"][index : index + 1]
+        self._doorbell = mm.kernel["doorbell"]
         self._arrivals = 0
         self._costs = costs
         self._bill = None if costs is None else Bill(costs, slice(index, index + 1))
@@ -118,19 +121,19 @@ class Vcpu:
         began_s = self.begin_paying()
         while done < count:
             asked = min(at_once, count - done)
-            failed = int(self._actor["failed_allocations"])
+            failed = self._failed.item()
             got = batch(done, asked)
             done += got
             self.after_batch()
             began_s += await self.settle()
-            if self._helpers and self._actor["failed_allocations"] > failed:
+            if self._helpers and self._failed.item() > failed:
                 shortages = 1 if got else shortages + 1
                 short_s = self.clock.now_s()
                 helped = shortages <= _SHORTAGES_MAX and await self._helped()
                 waited_s = self.clock.now_s() - short_s
                 began_s += 0.0 if self._bill is None else waited_s  # Its pace knows of no wait.
                 if helped and got < asked:  # It is tried again: it has not failed.
-                    self._actor["failed_allocations"] -= 1
+                    self._failed[0] -= 1
                     continue
             if got < asked:
                 await self.pay()
@@ -191,11 +194,11 @@ class Vcpu:
         """What it owes others between two batches: pass on the doorbell, drain on demand."""
         if self.files is not None:
             self.files.pass_on()
-        if self.mm.kernel[0]["doorbell"]:
+        if self._doorbell[0]:
             # Cleared before the notification: a free after this rings again.
-            self.mm.kernel[0]["doorbell"] = 0
+            self._doorbell[0] = 0
             self._freed.notify()
-        if self._actor["drain_requested"]:
+        if self._drain_requested[0]:
             drain_if_requested(self.mm, self.index)
 
     async def sleep_until(self, at_s: float) -> None:

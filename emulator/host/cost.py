@@ -3,9 +3,9 @@
 Without a `[cost]` table a report takes what giving its memory back takes (`host.discard`).
 """
 
+import operator
 from typing import Any, Final
 
-import numpy as np
 import numpy.typing as npt
 
 from devices.memory.ram import HUGE_PAGES, PAGE_SIZE
@@ -18,20 +18,20 @@ class HostCosts:
     def __init__(
         self, account: npt.NDArray[Any], prices: CostConfig | None, discard_bytes_per_s: float
     ) -> None:
-        self._account = account[0]
+        names = ("ranges", "discards", "huge_pages", "returned_bytes")
+        self._columns = [account[name] for name in names]
         self._prices = prices
         self._bytes_per_s: Final = discard_bytes_per_s
         self._before = self._counted()
         self.cpu_s = 0.0
 
-    def _counted(self) -> npt.NDArray[np.int64]:
-        names = ("ranges", "discards", "huge_pages", "returned_bytes")
-        return np.array([int(self._account[name]) for name in names])
+    def _counted(self) -> list[int]:
+        return [column.item() for column in self._columns]
 
     def report_s(self, blocks: int) -> float:
         """How long the host takes for the report of `blocks` that it has just carried out."""
         now = self._counted()
-        ranges, discards, huge, returned = (now - self._before).tolist()
+        ranges, discards, huge, returned = map(operator.sub, now, self._before)
         self._before = now
         prices = self._prices
         if prices is None:

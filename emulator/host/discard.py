@@ -20,6 +20,7 @@ from emulator.host.discard_kernels import (
     count_still_forgotten,
     count_still_gone,
     forget,
+    join_ranges,
     punch,
 )
 
@@ -28,22 +29,12 @@ RAM_REGION: Final = 0  # Of an emulated guest's address space; its rings lie in 
 
 def join_adjacent(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDArray[Any]:
     """The same bytes of a region in as few ranges as can be, ascending (DISCARD_RANGE)."""
-    ranges = ranges[ranges["region"] == region]
-    if len(ranges) < 2:
-        return ranges
-    offsets = ranges["offset"]
-    order = offsets.argsort(kind="stable")
-    starts = offsets[order]
-    reached = np.maximum.accumulate(starts + ranges["length"][order])
-    # A range begins a new one unless it touches what came before; overlaps join, too.
-    bounds = np.ones(len(ranges) + 1, np.bool_)
-    np.greater(starts[1:], reached[:-1], out=bounds[1:-1])
-    begins = starts[bounds[:-1]]
-    joined = np.empty(len(begins), DISCARD_RANGE)
-    joined["region"] = region
-    joined["offset"] = begins
-    joined["length"] = reached[bounds[1:]] - begins
-    return joined
+    joined = np.empty(len(ranges), DISCARD_RANGE)
+    count = join_ranges(ranges, region, joined)
+    if count < 0:
+        ascending = ranges[ranges["offset"].argsort(kind="stable")]
+        count = join_ranges(ascending, region, joined)
+    return joined[:count]
 
 
 def in_order(ranges: npt.NDArray[Any], region: int = RAM_REGION) -> npt.NDArray[Any]:
@@ -167,9 +158,9 @@ class Discarder:
         """
         began_ns = time.monotonic_ns()
         returned = discarded_ranges = 0
-        for index in set(ranges["region"].tolist()):
-            if (region := self._regions.get(index)) is not None:
-                arranged = self._arranged(ranges, index)
+        for index, region in self._regions.items():
+            arranged = self._arranged(ranges, index)
+            if len(arranged):
                 returned += region.give_back(arranged, self._account)
                 discarded_ranges += len(arranged)
         account = self._account

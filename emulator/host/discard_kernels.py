@@ -197,6 +197,32 @@ def forget(
 
 
 @kernel
+def join_ranges(ranges: Any, region: int, joined: Any) -> int:
+    """Write what `ranges` (DISCARD_RANGE[n]) name of a region to `joined`, in as few ranges as can
+    be; how many those are, or -1 if `ranges` do not ascend."""
+    count = i64(0)
+    start = i64(0)
+    for index in range(len(ranges)):
+        if ranges[index]["region"] != region:
+            continue
+        offset, length = i64(ranges[index]["offset"]), i64(ranges[index]["length"])
+        if offset < start:
+            return -1
+        start = offset
+        if count > 0:
+            before = joined[count - 1]
+            reached = i64(before["offset"]) + i64(before["length"])
+            if offset <= reached:
+                before["length"] = max(reached, offset + length) - i64(before["offset"])
+                continue
+        joined[count]["region"] = region
+        joined[count]["offset"] = offset
+        joined[count]["length"] = length
+        count += 1
+    return count
+
+
+@kernel
 def count_still_gone(fd: int, file_offset: int, returned: Any) -> int:
     """Bytes of a region of a file that were returned and are not resident now."""
     gone = i64(0)

@@ -1,9 +1,13 @@
 """What guests have resident of the host's memory, by the host's own means."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy.typing as npt
 
 from devices.memory.ram import PAGE_SIZE, GuestRam
 from emulator.host.managers.manager import HostSight
+from emulator.host.swap import resident_pages
 from emulator.host.swap_kernels import count_resident
 
 
@@ -17,15 +21,26 @@ def resident_bytes(ram: GuestRam) -> int:
 
 
 def host_sight(
-    memory_bytes: int, guests: Sequence[GuestRam], index: int
+    memory_bytes: int, guests: Sequence[tuple[GuestRam, npt.NDArray[Any]]], index: int
 ) -> Callable[[], HostSight]:
-    """Looks at a host of `memory_bytes` for the guest of this number."""
+    """Looks at a host of `memory_bytes` for the guest of this number.
+
+    guests: the RAM of each, and HOST[1]
+    """
+    looks = [_look_at(ram, account) for ram, account in guests]
 
     def look() -> HostSight:
-        used = sum(resident_bytes(ram) for ram in guests)
-        free = max(0, memory_bytes - used)
+        free = max(0, memory_bytes - sum(resident() for resident in looks))
         return HostSight(
             memory_bytes=memory_bytes, free_bytes=free, guests=len(guests), index=index
         )
 
     return look
+
+
+def _look_at(ram: GuestRam, account: npt.NDArray[Any]) -> Callable[[], int]:
+    """Tells what a guest has resident.  A host that can swap it out knows without counting."""
+    if not ram.swap_actors:
+        return lambda: resident_bytes(ram)
+    swap, record = ram.swap_view(), account[0]
+    return lambda: resident_pages(swap, record) * PAGE_SIZE

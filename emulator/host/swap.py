@@ -18,10 +18,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from devices.memory.ram import PAGE_SIZE, GuestRam
+from devices.memory.ram import PAGE_SIZE, GuestRam, SwapView
 from emulator.host.swap_kernels import swap_out_old
 
 _ROUNDS_MAX: Final = 2  # In the first one all may be young.
+
+
+def resident_pages(swap: SwapView, account: Any) -> int:
+    """Of a guest that the host can swap out, from what the host has counted (`swap_layout`).
+
+    account: a record of HOST
+    """
+    traffic = swap.traffic
+    came = int(traffic["faulted_pages"].sum() + traffic["swapped_in_pages"].sum())
+    gone = int(account["swapped_out_pages"]) + int(account["returned_bytes"]) // PAGE_SIZE
+    return came - gone
 
 
 class Swap:
@@ -51,13 +62,8 @@ class Swap:
 
     def over_pages(self) -> int:
         """How many pages more are resident than the limit allows; below 0 if there is room."""
-        resident = -self._limit_pages
-        for swap, account in zip(self._swaps, self._accounts, strict=True):
-            traffic = swap.traffic
-            resident += int(traffic["faulted_pages"].sum() + traffic["swapped_in_pages"].sum())
-            resident -= int(account["swapped_out_pages"])
-            resident -= int(account["returned_bytes"]) // PAGE_SIZE
-        return resident
+        each = zip(self._swaps, self._accounts, strict=True)
+        return sum(resident_pages(swap, account) for swap, account in each) - self._limit_pages
 
     def used_pages(self) -> int:
         """Pages in the swap."""

@@ -6,7 +6,6 @@ import trio
 
 from devices.balloon.device import BalloonDevice
 from devices.balloon.device_task import poll_statistics
-from devices.memory.ram import GuestRam
 from emulator.host.balloon_task import manage_balloon
 from emulator.host.residency import host_sight
 from emulator.machine import Machine, Wires
@@ -21,18 +20,19 @@ async def ask_machine(machine: Machine, device: BalloonDevice, wires: Wires) -> 
 
 
 async def manage_machine(
-    machine: Machine, device: BalloonDevice, guests: Sequence[GuestRam]
+    machine: Machine, device: BalloonDevice, guests: Sequence[Machine]
 ) -> None:
     """Set the guest's target, for ever; ends at once if it has no balloon.
 
-    guests: the RAM of all guests of this host.
+    guests: all of this host.
     """
     config, memory_bytes = machine.balloon_config, machine.scenario.host.memory_bytes
     if config is None:
         return
     host = None
     if memory_bytes is not None:
-        host = host_sight(memory_bytes, guests, guests.index(machine.ram))
+        each = [(guest.ram, guest.host) for guest in guests]
+        host = host_sight(memory_bytes, each, guests.index(machine))
     await manage_balloon(
         device,
         machine.manager(),

@@ -263,7 +263,7 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
         for machine, _ in guests
     ]
     devices = [machine.device(wires) for machine, wires in guests]
-    rams = [machine.ram for machine, _ in guests]
+    machines = [machine for machine, _ in guests]
     if not await ready_and_go(channel):
         return
     began_cpu_s = _cpu_s()
@@ -273,7 +273,7 @@ async def _host(guests: Sequence[tuple[Machine, Wires]], channel: Channel) -> No
             migration = migration_task(machine, device, discarder.discard)
             serve = partial(serve_guest, device, discarder, machine.host, migration=migration)
             nursery.start_soon(partial(serve, wires=wires))
-            nursery.start_soon(manage_machine, machine, device, rams)
+            nursery.start_soon(manage_machine, machine, device, machines)
             nursery.start_soon(ask_machine, machine, device, wires)
             if migration is not None:
                 nursery.start_soon(migration.run)

@@ -91,7 +91,7 @@ class MachineService:
             return
         self._migration = migration_task(machine, device, self._balloon.discard)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(manage_machine, machine, device, [machine.ram]))
+            nursery.start_soon(partial(manage_machine, machine, device, [machine]))
             if self._migration is not None:
                 nursery.start_soon(self._migration.run)
 

@@ -16,7 +16,6 @@ from typing import Any, Final, Self
 import trio
 
 from devices.balloon.driver_task import FreePageReporter
-from devices.memory.ram import GuestRam
 from devices.virtio.notifier import LocalNotifier
 from emulator.config.scenario import Scenario
 from emulator.errors import RunFailed
@@ -125,7 +124,7 @@ class _Guest:
     def boot(cls, machine: Machine, sampler: Sampler) -> Self:
         """Bring it up."""
         mm, scenario = machine.memory(), machine.scenario
-        guest, prices, account = scenario.guest, scenario.cost, machine.host[0]
+        guest, prices = scenario.guest, scenario.cost
         boot(
             mm,
             machine.ram.view(),
@@ -139,7 +138,7 @@ class _Guest:
         wires = {name: LocalNotifier() for name in machine.wire_names()}
         costs = None
         if prices is not None:
-            costs = GuestCosts(mm, prices, lambda: int(account["discards"]))
+            costs = GuestCosts(mm, prices, machine.host["discards"].item)
         balloon = machine.balloon_task(mm, wires, costs)
         hinting = machine.guest["hinting"]
         return cls(
@@ -154,15 +153,13 @@ class _Guest:
             guest_costs=costs,
         )
 
-    def start_kernel(
-        self, nursery: trio.Nursery, host: trio.Nursery, rams: Sequence[GuestRam]
-    ) -> None:
+    def start_kernel(self, nursery: trio.Nursery, host: trio.Nursery, machines: Guests) -> None:
         """Start what its kernel does; its half of the host in `host`."""
         machine, wires = self.machine, self.wires
         reporter = machine.reporter(wires)
         stats = None if self.balloon is None else machine.stats_driver()
         drivers = (reporter, self.balloon)
-        _start_host(host, machine, self.discarder, wires, drivers, self.host_costs, rams)
+        _start_host(host, machine, self.discarder, wires, drivers, self.host_costs, machines)
         nursery.start_soon(self.kernel.run_hinting, reporter, wires["freed"])
         page_cache = page_cache_task(machine, self.kernel.mm, wires, self.clock)
         if page_cache is not None:
@@ -204,7 +201,7 @@ async def _run(
             async with trio.open_nursery() as nursery:
                 start_swap(outer, [(guest.machine, guest.wires) for guest in guests])
                 for guest in guests:
-                    guest.start_kernel(nursery, outer, [machine.ram for machine in machines])
+                    guest.start_kernel(nursery, outer, machines)
                 try:
                     await _run_vcpus(guests, scenario)
                 finally:
@@ -254,9 +251,9 @@ def _start_host(
     wires: Wires,
     drivers: tuple[FreePageReporter | FreePageHinter, BalloonTask | None],
     costs: HostCosts,
-    rams: Sequence[GuestRam],
+    machines: Guests,
 ) -> None:
-    """Start the host; when it ends, the guest's drivers know.  `rams`: of all its guests."""
+    """Start the host; when it ends, the guest's drivers know.  `machines`: all its guests."""
     device = machine.device(wires)
     migration = migration_task(machine, device, discarder.discard)
     if migration is not None:
@@ -281,7 +278,7 @@ def _start_host(
                     driver.reset()  # Whatever ended the host: nobody acknowledges any more.
 
     nursery.start_soon(host)
-    nursery.start_soon(manage_machine, machine, device, rams)
+    nursery.start_soon(manage_machine, machine, device, machines)
     nursery.start_soon(ask_machine, machine, device, wires)
 
 

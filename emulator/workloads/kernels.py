@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from devices.memory.atomics import monotonic_ns
+from devices.memory.atomics import monotonic_ns, prefetch_write
 from devices.memory.jit import i64, kernel
 from emulator.guest.mm.layout import MOVABLE, NO_PAGE, RECLAIMABLE, UNMOVABLE
 from emulator.guest.mm.lock_kernels import bucket_of, now
 from emulator.guest.mm.page_alloc_kernels import alloc_pages, free_pages
 from emulator.guest.ram_kernels import touch_block, verify_block
 from emulator.workloads.layout import LATENCY_EVERY
+
+_AHEAD = 8  # Blocks: far enough for their records to come from memory meanwhile.
 
 
 @kernel(inner=True)
@@ -41,6 +43,8 @@ def alloc_touched(mm: Any, ram: Any, cpu: int, order: int, migratetype: int) -> 
     else:
         pfn = alloc_pages(mm, cpu, order, migratetype)
     if pfn != NO_PAGE:
+        # What comes next on a per-CPU list, most likely, is touched next.
+        prefetch_write(ram.words, i64(mm.pages[pfn]["next"]) << ram.shift)
         touch_block(mm, ram, cpu, pfn, order)
         actor["operations"] += 1
     return pfn
@@ -74,7 +78,11 @@ def alloc_batch(mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int, 
 def free_batch(mm: Any, ram: Any, cpu: int, held: Any, first: int, count: int) -> int:
     """Verify and free `held[first : first + count]`, in that order."""
     mm.actors[cpu]["now_ns"] = now(mm)
+    last = i64(first) + count - 1
     for index in range(first, first + count):
+        ahead = i64(held[min(index + _AHEAD, last)]["pfn"])
+        prefetch_write(mm.pages, ahead)
+        prefetch_write(ram.words, ahead << ram.shift)
         pfn, order = i64(held[index]["pfn"]), i64(held[index]["order"])
         free_verified(mm, ram, cpu, pfn, order)
     return count

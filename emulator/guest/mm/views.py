@@ -94,3 +94,8 @@ def page_cache(arrays: Mapping[str, npt.NDArray[Any]]) -> PageCache | NoPageCach
     if "page_cache.control" not in arrays:
         return NoPageCache()
     return PageCache(*(arrays[f"page_cache.{name}"] for name in PageCache._fields))
+
+
+def total(counters: npt.NDArray[Any]) -> int:
+    """The sum of a column.  Of one record it is only looked at: a sum takes 1.4 us, this 40 ns."""
+    return int(counters.item() if len(counters) == 1 else counters.sum())

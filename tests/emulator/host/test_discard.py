@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devices.balloon.layout import DISCARD_RANGE
 from devices.memory.address_space import MemoryRegion
@@ -53,6 +55,18 @@ def test_neighbours_are_joined_and_overlaps_too() -> None:
         ranges((0, 8, 4), (0, 0, 4), (0, 4, 4), (1, 0, 8), (0, 20, 4), (0, 21, 1))
     )
     assert found.tolist() == ranges((0, 0, 12), (0, 20, 4)).tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(1, 9)), max_size=12))
+def test_what_is_joined_are_the_same_pages_in_as_few_ranges_as_can_be(
+    given_ranges: list[tuple[int, int, int]],
+) -> None:
+    found = join_adjacent(ranges(*given_ranges)).tolist()
+    pages = {p for of, first, count in given_ranges if of == 0 for p in range(first, first + count)}
+    begins = sorted(page for page in pages if page - 1 not in pages)
+    assert [offset // PAGE_SIZE for _, offset, _ in found] == begins
+    assert sum(length for *_, length in found) == len(pages) * PAGE_SIZE
+    assert all(region == 0 for region, *_ in found)
 
 
 def test_ranges_that_are_not_joined_are_discarded_one_by_one(fd: int) -> None:

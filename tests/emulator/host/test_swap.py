@@ -13,7 +13,7 @@ from devices.memory.swap_layout import PAGE_OLD, PAGE_SWAPPED, PAGE_YOUNG
 from devices.virtio.notifier import LocalNotifier
 from emulator.host.discard import Discarder
 from emulator.host.layout import HOST
-from emulator.host.residency import resident_bytes
+from emulator.host.residency import host_sight, resident_bytes
 from emulator.host.swap import Swap
 from emulator.host.swap_task import SwapTask
 from tests.support.swap_kernels import access
@@ -99,6 +99,21 @@ def test_what_comes_back_leaves_the_swap_and_keeps_its_content() -> None:
     assert host.rams[0].swap_view().traffic["swapped_in_pages"].tolist() == [0, 0, 1]
     assert (host.swap.used_pages(), host.swap.over_pages()) == (2, 0)
     assert resident_bytes(host.rams[0]) == PAGE_SIZE
+
+
+def test_a_manager_sees_what_a_count_of_all_pages_finds() -> None:
+    host = Host(limit=100, room=100, guests=2)
+    guests = list(zip(host.rams, host.accounts, strict=True))
+    sight = host_sight(100 * PAGE_SIZE, guests, 1)
+    host.touch(*range(20))
+    host.touch(*range(7), guest=1)
+    host.swap.swap_out(9)
+    host.discard(0, 12)
+    host.touch(3, 4, 15)
+    counted = sum(resident_bytes(ram) for ram in host.rams)
+    assert 0 < counted < 27 * PAGE_SIZE
+    seen = sight()
+    assert (seen.memory_bytes - seen.free_bytes, seen.guests, seen.index) == (counted, 2, 1)
 
 
 def test_a_discard_in_the_swap_gives_its_place_back_and_returns_nothing() -> None:
