@@ -77,6 +77,30 @@ def test_a_process_waits_for_a_host_that_swaps() -> None:
     assert (host.swapped_bytes_end, host.swap_full) == (0, 0)
 
 
+@pytest.mark.parametrize("first", ["false", "true"])
+def test_a_build_goes_on_while_its_balloon_takes_page_cache(first: str) -> None:
+    """Files are read and written by processes while kswapd, write-back and balloon work."""
+    settings = (
+        'run.launcher="processes"',
+        'guest={memory="64MiB",vcpus=4,ram="memfd",thp=false}',
+        f'mechanism={{name="balloon_cache_first",reclaim_cache_first={first}}}',
+        'balloon={deflate_on_oom=false,statistics="100ms",every="100ms"}',
+        'balloon.manager={name="wave",least="40MiB",most="56MiB",period="1s"}',
+        'workload={kind="kernbench",jobs=12,parallel=4,process="1MiB",tree="16MiB",'
+        'headers="1MiB",included="256KiB",compiler="1MiB",object="256KiB"}',
+    )
+    summary = run_real(real("kernbench_wave", *settings)).summary
+    assert summary.oracle.violations == 0
+    assert (summary.oracle.pages_checked or 0) > 10_000
+    assert summary.workload["jobs"] == 12
+    assert (summary.balloon.inflated_bytes or 0) > 8 << 20
+    cache = summary.page_cache
+    assert (cache.host_read_bytes or 0) > 8 << 20
+    assert (cache.written_bytes or 0) + (cache.dirty_bytes_end or 0) >= 12 * (256 << 10)
+    assert multiprocessing.active_children() == []
+    assert orphaned_segments() == set()
+
+
 def test_a_replay_is_paced_by_its_own_times() -> None:
     settings = ('run.launcher="processes"', 'guest.memory="2GiB"', 'workload.idle="0s"')
     summary = run_real(real("replay", *settings, "workload.speed=20")).summary
