@@ -102,5 +102,5 @@ def check_transport(scenario: Scenario) -> None:
     if scenario.host.huge_pages:
         raise ConfigError(
             f"{scenario.where('host')}.huge_pages: the host does not tell over vhost-user what it "
-            f"has given back; leave it out, or leave run.transport as it is"
+            f"has given back; use --set host.huge_pages=false"
         )

@@ -17,6 +17,7 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
 
     word                        written by                      read by          ordering
     zones.lock                  vCPUs, guest kernel             the same         acquire, release
+    zones.deferred_pages        whoever holds zones.lock        guest kernel, too  relaxed
     zones.* (rest)              whoever holds zones.lock        the same         by the lock
     pageblocks                  whoever holds zones.lock        who frees, too   relaxed (as Linux)
     pages of free blocks        whoever holds zones.lock        the same         by the lock
@@ -50,7 +51,7 @@ Four segments of shared memory and one memfd; a process attaches only what it ma
     shortages.answered          guest kernel                    that vCPU        relaxed
     shortages.* (rest)          that vCPU                       guest kernel, supervisor  relaxed
     queue.*                     as VIRTIO 1.3 section 2.7 says
-    (memfd) huge                vCPUs, guest kernel, host       vCPUs, guest kernel  relaxed
+    (memfd) huge                vCPUs, guest kernel, host       the same         plain: a hint
     (memfd) swap                as devices/memory/swap_layout.py says, if the host can swap it out
     config.actual               guest kernel                    host             relaxed
     config.* (rest)             host                            guest kernel     relaxed

@@ -6,6 +6,7 @@ A run ends when its program does: those of `programs` all do by themselves.  Not
 process, for all there is are descriptors.  OSError: the system has no KVM or refuses something.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -169,9 +170,10 @@ class Statistics:
         return list(self._at)
 
     def value(self, name: str) -> int:
-        """One counter, now; 0 if this kernel does not have it."""
-        at = self._at.get(name)
-        return 0 if at is None else int.from_bytes(os.pread(self._fd, 8, at), "little")
+        """One counter, now.  OSError if this kernel does not have it."""
+        if name not in self._at:
+            raise OSError(errno.ENODATA, f"this KVM does not count {name}")
+        return int.from_bytes(os.pread(self._fd, 8, self._at[name]), "little")
 
     def close(self) -> None:
         """Close the descriptor."""

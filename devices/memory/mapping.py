@@ -125,9 +125,8 @@ def populate_huge(memory: npt.NDArray[np.uint8]) -> int:
     if end <= start:
         return 0
     whole = memory[start - address : end - address]
-    whole[
-        ::HUGE_PAGE_SIZE
-    ].max()  # Only where a page is already; of shared memory a look makes one.
+    # Only what has a page already can be collapsed; of shared memory a look makes one.
+    whole[::HUGE_PAGE_SIZE].max()
     refused = _libc.madvise(start, end - start, _MADV_COLLAPSE)
     return 0 if refused else end - start
 

@@ -10,8 +10,8 @@ RAM may be backed by huge pages: then a word for each 2 MiB, behind the RAM in i
 whether one host page is behind all of it.  Of accounted RAM a page that became resident with its
 neighbours holds BACKED.  Of a memfd the word says that a vCPU has asked the system for a huge page
 since the host gave all of the 2 MiB back: whether it got one, only the system knows.  Both sides
-write that word plainly, a vCPU 1 when it touches its memory, the host 0 when all of it is gone;
-nothing but the pace depends on it.
+write that word plainly, a vCPU 1 when it touches its memory, the host 0 when all of it is gone: if
+they meet, the next touch asks again, or does not, and nothing but the pace depends on it.
 
 Pages of accounted RAM may be swapped out by the host: then a mark for each says so (`swap_layout`).
 The word of a swapped page stays where it is, and stands for its copy in the swap.

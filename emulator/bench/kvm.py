@@ -302,6 +302,8 @@ def measure_kvm(
         return {name: Measurement((), f"{device}: {error.strerror}") for name in names}
     try:
         measured = _measure(instrument, rounds)
+    except OSError as error:  # A counter or a request that this KVM does not have.
+        return {name: Measurement((), f"{device}: {error.strerror}") for name in names}
     finally:
         instrument.close()
     return {name: measured[name] for name in names}
@@ -331,16 +333,15 @@ def _measure(instrument: Instrument, rounds: int) -> dict[str, Measurement]:
     finally:
         os.close(eventfd)
     where = back_end()
-    spread_us = statistics.median(one.lost_us / one.interruptions for one in found)
+    each_us = [one.lost_us / one.interruptions for one in found if one.interruptions]
+    spread = f"; {statistics.median(each_us):.1f} us each time" if each_us else ""
     return {
         "kvm.flushes_per_discard": _values(
             found, "interruptions", f"{where}; other blocks, by IPIs: {', '.join(notes)}"
         ),
         "kvm.exits_per_discard": _values(found, "exits", where),
         "kvm.ipis_per_discard": _values(found, "ipis", where),
-        "kvm.interrupted_us_per_discard": _values(
-            found, "lost_us", f"{where}; {spread_us:.1f} us each time"
-        ),
+        "kvm.interrupted_us_per_discard": _values(found, "lost_us", where + spread),
         "kvm.discard_us": _values(found, "discard_us", where),
         "kvm.discard_stopped_us": Measurement(tuple(stopped_us), where),
         "kvm.fault_us": Measurement(tuple(faults_us), where),

@@ -13,7 +13,7 @@ What a discard costs running vCPUs is measured with a guest of KVM (`emulator.be
 back-end there is kvm_pvm: shadow page tables, in a machine that is itself a guest.  On hardware
 with EPT or NPT an interruption may be cheaper.  The rule by which its figures become prices was
 made before any scenario was run with them: `flushes` is the whole number that the guest, KVM's
-counters and the system's agree on for blocks of 4 and 32 KiB, a fraction if they do not;
+counters and the system's agree on for blocks of 4 and 32 KiB;
 `interruption` is the median of three runs of `bench kvm.interrupted_us_per_discard`, divided by it.
 """
 

@@ -54,7 +54,9 @@ def _collapse(ram: Any, chunk: int, page: int) -> int:
     A refusal (none is free, a page is in use elsewhere) leaves small pages until all is gone.
     """
     ram.huge[chunk] = 1  # Before the call: who comes next need not ask as well.
-    ram.words[page << ram.shift] = BACKED  # Only 2 MiB with a page in them can be made huge.
+    # Only 2 MiB with a page in them can be made huge, and of a file's page a look makes one.
+    if ram.words[page << ram.shift] == 0:
+        ram.words[page << ram.shift] = BACKED
     address = i64(ram.words.ctypes.data) + chunk * _HUGE_PAGE_BYTES
     return i64(_madvise(address, _HUGE_PAGE_BYTES, _MADV_COLLAPSE) == 0)
 

@@ -55,8 +55,10 @@ def fill_page(mm: Any, ram: Any, cpu: int, pfn: int, word: int) -> None:
     """Write a page of the page cache, whose words are those of its file."""
     actor = mm.actors[cpu]
     at = pfn << ram.shift
-    faulted = i64(ram.accounted != 0 and ram.words[at] == 0)
-    actor["huge_faults"] += back_huge(ram, pfn, 1)
+    faulted = i64(0)
+    if ram.accounted != 0 and ram.words[at] == 0:
+        faulted = back_accounted(ram, pfn)
+    actor["huge_faults"] += (faulted >> HUGE_SHIFT) + back_huge(ram, pfn, 1)
     ram.words[at] = word
     actor["faults"] += faulted
     note_access(ram, cpu, pfn, 1, faulted)

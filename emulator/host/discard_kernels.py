@@ -99,14 +99,18 @@ def _note_resident(
 
 
 @kernel(inner=True)
-def _note_gone(fd: int, file_offset: int, first: int, end: int, huge: Any, scratch: Any) -> None:
+def _note_gone(fd: int, file_offset: int, first: int, end: int, huge: Any) -> None:
     """Of the 2 MiB in which pages `first` .. `end - 1` were, note those of which nothing is left:
     the next touch may have a huge page there."""
+    length = HUGE_PAGES * PAGE_SIZE
     for chunk in range(first >> HUGE_SHIFT, ((end - 1) >> HUGE_SHIFT) + 1):
         start = chunk << HUGE_SHIFT
+        if huge[chunk] == 0:
+            continue
+        at = file_offset + start * PAGE_SIZE
         whole = first <= start and start + HUGE_PAGES <= end
-        at, length = file_offset + start * PAGE_SIZE, HUGE_PAGES * PAGE_SIZE
-        if huge[chunk] != 0 and (whole or _resident_pages(fd, at, length, scratch) == 0):
+        data = i64(-1) if whole else _lseek(fd, at, _SEEK_DATA)  # From there on; -1: none.
+        if data < 0 or data >= at + length:
             huge[chunk] = 0
 
 
@@ -140,7 +144,7 @@ def punch(
         if _fallocate(fd, _PUNCH_HOLE_KEEP_SIZE, file_offset + start, length) != 0:
             return -1
         if huge.size != 0:
-            _note_gone(fd, file_offset, start // PAGE_SIZE, end, huge, scratch)
+            _note_gone(fd, file_offset, start // PAGE_SIZE, end, huge)
     return pages * PAGE_SIZE
 
 

@@ -253,7 +253,7 @@ async def _hint_and_balloon(
                 balloon.reset()
         nursery.cancel_scope.cancel()
     if stopped:
-        cpu_s = _cpu_s() - began_cpu_s
+        cpu_s = _cpu_s() - began_cpu_s - kernel.boot_cpu_s
         await channel.send(kind="done", cpu_s=cpu_s, standing=asdict(kernel.standing()))
 
 

@@ -82,6 +82,14 @@ def test_mapped_files_stay_in_the_cache() -> None:
     assert cache.mapped_bytes_end == cache.bytes_end == cache.duplicate_bytes_end
 
 
+def test_files_get_huge_pages_where_the_host_has_them() -> None:
+    """Every page that is resident was made so with the 511 beside it."""
+    run = run_files('guest.ram="accounted"', "host.huge_pages=true", 'mechanism={name="off"}')
+    assert_sound(run)
+    huge_bytes = (run.summary.host.huge_faults or 0) * 512 * 4096
+    assert run.summary.host.resident_bytes_peak == huge_bytes > 32 * MIB
+
+
 def test_kswapd_keeps_memory_free_and_nothing_fails() -> None:
     run = run_files("workload.drop=false")
     assert_sound(run)

@@ -6,8 +6,9 @@ neighbours: so much that writing one record a block to fresh memory takes tens o
 Linux's memmap_init does, and leaves `deferred_pages` at its end: free, counted as free, and at the
 tail of the list of largest movable blocks, without records.  The guest's kernel writes them right
 after boot, a section at a time (deferred_init_memmap); who allocates all that has records before
-that writes a section itself (deferred_grow_zone).  No mechanism runs before all are there
-(page_alloc_init_late).
+that writes a section itself (deferred_grow_zone).  No mechanism's cycle runs before all are there
+(page_alloc_init_late): for 80 GiB that is 0.03 s, and was 2 s where two vCPUs were at work and the
+machine had to get that memory from a host of its own.
 
 Nothing can come between the section's blocks and the list's tail: while some are deferred, no
 movable block is taken from another type, and only mechanisms put largest blocks at a tail.
