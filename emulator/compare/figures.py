@@ -56,10 +56,16 @@ CACHE_FIGURES: Final = (
     ComparedFigure(metric="host.resident_bytes_mean"),
 )
 
+#: Besides, of a host that has a swap: where what its limit leaves no room for shows.
+SWAP_FIGURES: Final = (
+    ComparedFigure(metric="host.swapped_bytes_peak"),
+    ComparedFigure(metric="host.swap_wait_s"),
+)
+
 
 def figures_of(scenario: Scenario) -> tuple[ComparedFigure, ...]:
-    """What is compared under a scenario: `FIGURES`, what is said of a balloon and of a page cache
-    if it has one, and what its workload names of its own."""
+    """What is compared under a scenario: `FIGURES`, what is said of a balloon, of a page cache
+    and of a swap if it has one, and what its workload names of its own."""
     workload = load_workload(
         scenario.workload.kind, scenario.workload.parameters, where=scenario.where("workload")
     )
@@ -70,6 +76,7 @@ def figures_of(scenario: Scenario) -> tuple[ComparedFigure, ...]:
         *FIGURES,
         *balloon,
         *cached,
+        *(() if scenario.host.swap_bytes is None else SWAP_FIGURES),
         *(ComparedFigure(metric=f"workload.{name}", better=it) for name, it in own.items()),
     )
 

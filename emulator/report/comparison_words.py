@@ -33,6 +33,8 @@ _LABELS: Final = {
     "host.footprint_gib_min": "footprint, GiB min",
     "host.resident_bytes_end": "resident at the end",
     "host.resident_bytes_mean": "resident, mean",
+    "host.swapped_bytes_peak": "swapped at the peak",
+    "host.swap_wait_s": "waited for the swap",
     "guest.free_bytes_mean": "free in the guest, mean",
     "page_cache.bytes_mean": "page cache, mean",
     "page_cache.host_cache_bytes_mean": "host's cache, mean",
