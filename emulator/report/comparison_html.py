@@ -16,6 +16,11 @@ from emulator.report.comparison_pictures import (
     frontier_picture,
     residency_picture,
 )
+from emulator.report.comparison_published import (
+    PublishedTable,
+    published_lines,
+    published_tables,
+)
 from emulator.report.comparison_text import mail_text
 from emulator.report.comparison_words import (
     DECISIVE,
@@ -27,7 +32,6 @@ from emulator.report.comparison_words import (
     left_behind,
     method_text,
     own_figures,
-    published_lines,
     quality_text,
     setup_text,
     unmeasured,
@@ -38,6 +42,7 @@ from emulator.report.comparison_words import (
 from emulator.report.html import whole_page
 from emulator.report.markup import Markup, element, joined
 from emulator.report.pictures import Canvas
+from emulator.report.published import figure_text
 from emulator.report.wording import NOT_MEASURED, count_text, exact_text, listed, size_text
 from emulator.run_folder import write_atomically
 
@@ -62,7 +67,10 @@ def render_comparison_page(comparison: Comparison, bands: Sequence[Band | None])
         _overview(comparison),
         _left_behind(comparison),
         _tables(comparison),
-        sections.published_list(published_lines(comparison), "h2"),
+        *(_published_table(table) for table in published_tables(comparison)),
+        sections.published_list(
+            published_lines(comparison, tables=published_tables(comparison)), "h2"
+        ),
         _method(comparison),
         _runs(comparison),
         _mail(comparison),
@@ -222,6 +230,34 @@ def _left_behind(comparison: Comparison) -> Markup:
     table = sections.scrolled_table(head, body, "At the end")
     title = element("h2", "At the end: resident, and free but not returned")
     return element("section", [title, table, element("p", note, class_="note")])
+
+
+def _published_table(table: PublishedTable) -> Markup:
+    head = element(
+        "tr", [element("th", n, scope="col") for n in ("", "Published", *table.mechanisms)]
+    )
+    body = [
+        element(
+            "tr",
+            [
+                element("th", figure.published.what, scope="row"),
+                element("td", figure_text(figure.published)),
+                *(element("td", cell) for cell in cells),
+            ],
+        )
+        for figure, cells in table.rows
+    ]
+    title = f"Published differences to {table.against}, and those measured here"
+    note = f"Published by {'; '.join(table.sources)}. In brackets: no difference detected."
+    return element(
+        "section",
+        [
+            element("h2", title),
+            sections.scrolled_table(head, body, title),
+            element("p", note, class_="note"),
+        ],
+        class_="wrapped",
+    )
 
 
 def _tables(comparison: Comparison) -> Markup:

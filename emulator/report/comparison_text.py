@@ -15,6 +15,11 @@ from emulator.compare.comparison import Comparison, FigureOfAll
 from emulator.compare.measured import FoundDifference
 from emulator.report.capacity_words import capacity_lines
 from emulator.report.comparison_curves import Band
+from emulator.report.comparison_published import (
+    PublishedTable,
+    published_lines,
+    published_tables,
+)
 from emulator.report.comparison_words import (
     PLUS_MINUS,
     PLUS_MINUS_ASCII,
@@ -27,13 +32,13 @@ from emulator.report.comparison_words import (
     method_text,
     orders,
     own_figures,
-    published_lines,
     quality_text,
     setup_text,
     unmeasured,
     value_text,
     violations_text,
 )
+from emulator.report.published import figure_text
 from emulator.report.sparkline import ASCII_BLOCKS, BLOCKS, resample, sparkline
 from emulator.report.wording import duration_text, size_text
 
@@ -42,6 +47,7 @@ _LABEL: Final = 24
 _VALUE: Final = 12
 _CURVE: Final = 36
 _CELL: Final = 11
+_PUBLISHED_MIN: Final = 28
 
 Line = tuple[str, str]  # Text and style.
 
@@ -211,7 +217,10 @@ def _left_behind(comparison: Comparison) -> Iterator[Line]:
 
 
 def _published(comparison: Comparison, plus_minus: str) -> Iterator[Line]:
-    found = published_lines(comparison, plus_minus)
+    tables = [table for table in published_tables(comparison, plus_minus) if _room_beside(table)]
+    for table in tables:
+        yield from _published_table(table)
+    found = published_lines(comparison, plus_minus, tables)
     if found:
         yield "", ""
         yield "Published, and measured here", "bold"
@@ -219,6 +228,42 @@ def _published(comparison: Comparison, plus_minus: str) -> Iterator[Line]:
         yield from _wrapped(f"- {what}", indent="  ")
         for line in lines:
             yield from ((f"    {part}", "") for part in textwrap.wrap(line, WIDTH - 4))
+
+
+def _room_beside(table: PublishedTable) -> int:
+    """Columns that are left for what was published; 0 if those are too few."""
+    room = WIDTH - sum(_widths(table))
+    return room if room >= _PUBLISHED_MIN else 0
+
+
+def _widths(table: PublishedTable) -> list[int]:
+    columns = zip(*(cells for _, cells in table.rows), strict=True)
+    return [2 + max(cell_len(cell) for cell in column) for column in columns]
+
+
+def _published_table(table: PublishedTable) -> Iterator[Line]:
+    room, widths = _room_beside(table), _widths(table)
+    yield "", ""
+    yield f"Published differences to {table.against}, and those measured here", "bold"
+    numbers = [f"[{number}]" for number in range(1, len(widths) + 1)]
+    yield _cells("  published", room, numbers, widths), "dim"
+    for figure, cells in table.rows:
+        yield from _wrapped(figure.published.what, indent="  ")
+        first, *others = textwrap.wrap(figure_text(figure.published), room - 2)
+        yield _cells(f"  {first}", room, cells, widths), ""
+        yield from ((f"  {other}", "") for other in others)
+    for number, label in zip(numbers, table.mechanisms, strict=True):
+        yield from _wrapped(f"{number} {label}", "dim", indent="    ")
+    yield from _wrapped("In brackets: no difference detected.", "dim")
+    for source in table.sources:
+        yield from _wrapped(f"Published by {source}.", "dim", indent="    ")
+
+
+def _cells(start: str, room: int, cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        " " * (width - cell_len(cell)) + cell for cell, width in zip(cells, widths, strict=True)
+    )
+    return set_cell_size(start, room) + "".join(padded)
 
 
 def _how(comparison: Comparison, plus_minus: str) -> Iterator[Line]:

@@ -13,11 +13,8 @@ from typing import Final
 from emulator.compare.comparison import Comparison, FigureOfAll
 from emulator.compare.design import design_repeats
 from emulator.compare.measured import FigureOfMechanism, FoundDifference
-from emulator.compare.published import PublishedFigure
 from emulator.compare.statistics import PAIRS_MIN, widths_per_spread
-from emulator.report.published import measured_words, missing_words
 from emulator.report.wording import (
-    NOT_MEASURED,
     count_text,
     counted,
     decimal_text,
@@ -292,37 +289,6 @@ def groups(
         elif figure.mechanisms[0].mean is not None or figure.mechanisms[number].mean is not None:
             found[lonely].append((figure, None))
     return [(title, rows) for title, rows in found.items() if rows]
-
-
-def published_lines(
-    comparison: Comparison, plus_minus: str = PLUS_MINUS
-) -> list[tuple[str, list[str]]]:
-    """What sources published, each with a line for each mechanism that it is about."""
-    return [
-        (figure.published.what, _published_lines(figure, plus_minus))
-        for figure in comparison.published
-    ]
-
-
-def _published_lines(figure: PublishedFigure, plus_minus: str) -> list[str]:
-    if figure.why:
-        return [missing_words(figure.published, figure.why)]
-    lines = []
-    for one in figure.measured:
-        words = _measured_text(figure, one.found, plus_minus)
-        lines.append(f"{one.mechanism}: {measured_words(words, figure.published)}")
-    return lines
-
-
-def _measured_text(figure: PublishedFigure, found: FigureOfMechanism, plus_minus: str) -> str:
-    metric = figure.published.metric or ""
-    if figure.published.against is not None:
-        difference = found.difference
-        if difference is None:
-            return NOT_MEASURED
-        return verdict_text(metric, difference, plus_minus)
-    low, high = (value_text(metric, end) for end in (found.low, found.high))
-    return NOT_MEASURED if found.mean is None else low if low == high else f"{low} to {high}"
 
 
 def left_behind(comparison: Comparison) -> list[list[str]]:

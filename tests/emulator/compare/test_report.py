@@ -286,3 +286,36 @@ def test_what_was_published_stands_beside_what_was_measured(
         mail,
     )
     assert "bitmap: measured -10.0 %" not in mail
+
+
+def test_several_published_differences_stand_in_one_table(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    (one,) = [it for it in comparison.published if it.published.against is not None]
+    words = msgspec.structs.replace(one.published, what="2. The other", figure="much " * 9 + "less")
+    other = msgspec.structs.replace(one, published=words, measured=one.measured[:1])
+    changed = msgspec.structs.replace(comparison, published=[*comparison.published, other])
+    mail = mail_text(changed)
+    assert "What is left at the end" in mail  # No difference, and so in a line of its own.
+    table = mail[mail.index("Published differences to off") :]
+    assert re.search(r"\n  up to -2 % +\(\+0\.0 \+-[\d.]+ %\) +-19\.9 \+-[\d.]+ %\n", table)
+    assert re.search(r"\n2\. The other\n  much [much \n]+less", table) is None  # Beside the cells.
+    assert re.search(r"\n2\. The other\n  much .*much +\(\+0\.0 \+-[\d.]+ %\)\n  .*less\n", table)
+    assert "[1] page_reporting\n[2] page_reporting(order=0,delay=100ms)\n" in table
+    assert table.count("Published by the same letter.") == 1
+    assert max(map(len, mail.splitlines())) <= 72
+    assert "measured -19.9" not in mail
+    page = render_comparison_page(changed, residency_bands(changed, tmp_path))
+    row = page[page.index("2. The other</th>") :].split("</tr>")[0]
+    assert row.count("<td>") == 3 and row.endswith("<td></td>")
+
+
+def test_published_differences_too_wide_for_a_table_stay_in_lines(comparison: Comparison) -> None:
+    (one,) = [it for it in comparison.published if it.published.against is not None]
+    many = [
+        msgspec.structs.replace(one.measured[0], mechanism=it.label) for it in comparison.mechanisms
+    ]
+    wide = msgspec.structs.replace(one, measured=many)
+    mail = mail_text(msgspec.structs.replace(comparison, published=[wide, one]))
+    assert "Published differences" not in mail
+    assert "bitmap: measured" in " ".join(mail.split())
