@@ -9,13 +9,14 @@ from typing import Any, Final, NoReturn, TypeVar, get_args, get_type_hints
 
 import msgspec
 
+from emulator.capacity.figures import CapacityFigures, FitFigures
 from emulator.config.expectations import Expectation
 from emulator.config.parameters import suggest
 from emulator.config.units import Number
 from emulator.errors import ConfigError
 
 SCHEMA: Final = 1
-_LISTS: Final = ("phases", "guests")
+_LISTS: Final = ("phases", "guests", "fits")
 
 T = TypeVar("T")
 
@@ -214,6 +215,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: VcpuFigures = VcpuFigures()
     stranded: StrandedFigures = StrandedFigures()
     oracle: OracleFigures = OracleFigures()
+    capacity: CapacityFigures = CapacityFigures()
     workload: dict[str, Any] = {}  # Figures of the workload's own, units in the names.
     phases: list[Phase] = []
     guests: list["Summary"] = []  # Of each, if there are several; the rest is of all together.
@@ -319,7 +321,7 @@ def check_metric(metric: str) -> None:
     parts = metric.split(".")
     for depth, part in enumerate(parts):
         where = ".".join(parts[: depth + 1])
-        if depth and parts[depth - 1] in _LISTS and kind in (Phase, Summary):
+        if depth and parts[depth - 1] in _LISTS and kind in (Phase, Summary, FitFigures):
             continue  # A phase's number or name, or a guest's number.
         fields = _fields(kind)
         if part not in fields:

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from emulator.capacity.figures import CapacityFigures, FitFigures
 from emulator.capacity.footprints import lay_footprints
 from emulator.capacity.resample import Capacity, find_capacity
 from emulator.config.capacity import CapacityConfig
@@ -14,6 +15,7 @@ from emulator.summary import decode_document
 SCHEMA: Final = 1
 
 Recording = tuple[list[float], list[float]]  # Seconds, bytes.
+Run = list[Recording]  # Of each guest.
 
 
 class CapacityOf(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,19 +34,48 @@ class Capacities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def capacities_of(
-    recorded: Mapping[str, Sequence[Recording]], config: CapacityConfig, *, seed: int
+    recorded: Mapping[str, Sequence[Run]], config: CapacityConfig, *, seed: int
 ) -> list[CapacityOf]:
     """What fits under each mechanism; for one that cannot be answered, why."""
     found = []
-    for label, recordings in recorded.items():
+    for label, runs in recorded.items():
+        recordings = [recording for run in runs for recording in run]
+        of = [number for number, run in enumerate(runs) for _ in run]
         try:
-            footprints = lay_footprints(recordings, after_s=config.after_s)
+            footprints = lay_footprints(recordings, after_s=config.after_s, runs=of)
             capacity = find_capacity(footprints, config, seed=seed)
         except ConfigError as error:
             found.append(CapacityOf(label=label, why=str(error)))
         else:
             found.append(CapacityOf(label=label, found=capacity))
     return found
+
+
+def figures_of(capacities: Sequence[CapacityOf]) -> CapacityFigures:
+    """What stands in the summary of a run: of its mechanism, and nothing where it was not asked or
+    not answered."""
+    if not capacities or capacities[0].found is None:
+        return CapacityFigures()
+    found = capacities[0].found
+    return CapacityFigures(
+        host_bytes=found.host_bytes,
+        recordings=found.recordings,
+        guest_mean_bytes=round(found.guest_mean_bytes),
+        guest_peak_bytes=round(found.guest_peak_bytes),
+        guests_by_mean=found.guests_by_mean,
+        guests_by_peak=found.guests_by_peak,
+        fits=[
+            FitFigures(
+                probability=fit.probability,
+                guests=fit.fits.guests,
+                guests_low=fit.fits.low,
+                guests_high=fit.fits.high,
+                guests_whole_periods=fit.fits_whole_periods.guests,
+                exceeding=fit.exceeding,
+            )
+            for fit in found.fits
+        ],
+    )
 
 
 def require_answer(capacities: Sequence[CapacityOf]) -> None:

@@ -23,12 +23,14 @@ class Footprints:
     """Curves of bytes over time.
 
     curves:      f8[recordings][points of each], one period each
+    runs:        the run that each is of, from 0; what was recorded together belongs together
     step_s:      between two points; of a recording whose time is no multiple of it, nearly so
     peak_bytes:  the largest sample of all, which may lie between two points
     jump:        by how much the end of a period may lie from its beginning, of the peak
     """
 
     curves: tuple[npt.NDArray[np.float64], ...]
+    runs: tuple[int, ...]
     step_s: float
     peak_bytes: float
     jump: float
@@ -50,11 +52,15 @@ class Footprints:
 
 
 def lay_footprints(
-    recordings: Sequence[tuple[Sequence[float], Sequence[float]]], *, after_s: float = 0.0
+    recordings: Sequence[tuple[Sequence[float], Sequence[float]]],
+    *,
+    after_s: float = 0.0,
+    runs: Sequence[int] | None = None,
 ) -> Footprints:
     """The footprints of recordings, each (seconds in ascending order, bytes).
 
     after_s:  earlier samples are left out
+    runs:     the run that each is of, from 0; without, each is of a run of its own
     Raises ConfigError without a recording, and for one of less than two samples or without time.
     """
     if not recordings:
@@ -71,7 +77,11 @@ def lay_footprints(
     peak = max(float(sizes.max()) for _, sizes in kept)
     gap = max(abs(float(sizes[-1] - sizes[0])) for _, sizes in kept)
     return Footprints(
-        curves=tuple(curves), step_s=step_s, peak_bytes=peak, jump=gap / peak if peak else 0.0
+        curves=tuple(curves),
+        runs=tuple(range(len(curves)) if runs is None else runs),
+        step_s=step_s,
+        peak_bytes=peak,
+        jump=gap / peak if peak else 0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """The footprints that were recorded, by the mechanism under which they were.
 
-Every guest of every run is one recording.  Runs of the same mechanism with the same parameters are
+Every guest of every run is one recording, and those of one run stay together: a manager of their
+host couples them.  Runs of the same mechanism with the same parameters are
 put together, whatever they ran: guests of a host need not be alike.  A comparison's runs stand
 under the names that it has for its mechanisms.  What a host had swapped out of a guest counts as
 held: it would be resident where there is room.  A table of one's own is a CSV file with the columns
@@ -16,6 +17,7 @@ from typing import Any, Final
 from emulator.capacity.capacities import (
     CapacityOf,
     Recording,
+    Run,
     capacities_of,
     from_json,
     to_json,
@@ -37,30 +39,30 @@ OWN: Final = "recorded"
 _TIME, _BYTES = "time_s", "resident_bytes"
 
 
-def read_recorded(paths: Sequence[Path]) -> dict[str, list[Recording]]:
-    """The recordings in run folders, comparisons and CSV files, by mechanism, in their order.
+def read_recorded(paths: Sequence[Path]) -> dict[str, list[Run]]:
+    """The runs in run folders, comparisons and CSV files, by mechanism, in their order.
 
     Raises ConfigError for what is none of these, is damaged, or has no sample.
     """
-    found: list[tuple[str, dict[str, Any], list[Recording]]] = []
+    found: list[tuple[str, dict[str, Any], list[Run]]] = []
     for path in paths:
         if path.is_file():
-            found.append((OWN, {}, [_read_own(path)]))
+            found.append((OWN, {}, [[_read_own(path)]]))
         elif (path / COMPARISON).is_file():
             comparison = compared.from_json(
                 (path / COMPARISON).read_bytes(), where=str(path / COMPARISON)
             )
-            found += [(label, {}, r) for label, r in recorded_in(comparison, path).items()]
+            found += [(label, {}, runs) for label, runs in recorded_in(comparison, path).items()]
         else:
             folder = RunFolder.open(path)
             mechanism = folder.read_scenario().mechanism
-            found.append((mechanism.name, mechanism.parameters, recordings_of(folder)))
-    recorded: dict[str, list[Recording]] = {}
-    for name, parameters, recordings in found:
+            found.append((mechanism.name, mechanism.parameters, [recordings_of(folder)]))
+    recorded: dict[str, list[Run]] = {}
+    for name, parameters, runs in found:
         differ = any(other != parameters for label, other, _ in found if label == name)
         given = ",".join(f"{key}={value}" for key, value in parameters.items())
         label = f"{name}({given})" if differ and given else name
-        recorded.setdefault(label.rpartition("/")[2], []).extend(recordings)
+        recorded.setdefault(label.rpartition("/")[2], []).extend(runs)
     return recorded
 
 
@@ -72,26 +74,25 @@ def capacity_in(folder: RunFolder, scenario: Scenario) -> list[CapacityOf]:
     path = folder.path / CAPACITY
     if path.is_file():
         return from_json(path.read_bytes(), where=str(path))
-    recorded = {scenario.mechanism.name.rpartition("/")[2]: recordings_of(folder)}
+    recorded = {scenario.mechanism.name.rpartition("/")[2]: [recordings_of(folder)]}
     found = capacities_of(recorded, scenario.capacity, seed=scenario.run.seed)
     write_atomically(path, to_json(found) + "\n")
     return found
 
 
-def recorded_in(comparison: compared.Comparison, folder: Path) -> dict[str, list[Recording]]:
-    """The recordings of each mechanism of a comparison that lies in `folder`."""
+def recorded_in(comparison: compared.Comparison, folder: Path) -> dict[str, list[Run]]:
+    """The runs of each mechanism of a comparison that lies in `folder`."""
     return {
         mechanism.label: [
-            recording
+            recordings_of(RunFolder(folder / run.folder))
             for run in comparison.runs
             if run.mechanism == mechanism.label and run.summary is not None
-            for recording in recordings_of(RunFolder(folder / run.folder))
         ]
         for mechanism in comparison.mechanisms
     }
 
 
-def recordings_of(folder: RunFolder) -> list[Recording]:
+def recordings_of(folder: RunFolder) -> Run:
     """Of each guest of a run.  Raises ConfigError for a damaged file, and without a sample."""
     guests = folder.read_guests_series()
     where = folder.path / (SERIES_GUESTS if guests else SERIES)

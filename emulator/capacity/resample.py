@@ -12,9 +12,12 @@ The number that fits under a probability is the largest n with exceeding[n] belo
 made in batches: how these differ is the standard error of the probability, which more resamples
 make smaller.  What they cannot make smaller is that a few guests were recorded, of all that might
 have been.  So the interval of the number that fits is that of further batches, before each of which
-the recordings are drawn again, with replacement (B. Efron's bootstrap, 1979).  A batch is but a
-hundredth of the resamples: the interval is rather too wide than too narrow.  A single recording
-cannot be drawn again, and its interval is of the resampling alone.
+the recordings are drawn again, with replacement (B. Efron's bootstrap, 1979).  Guests of one run
+are no independent recordings, for a manager of their host may couple them: whole runs are drawn,
+each with all its guests (the cluster bootstrap; A. C. Davison and D. V. Hinkley, Bootstrap Methods
+and their Application, 1997, section 3.8).  A batch is but a hundredth of the resamples: the
+interval is rather too wide than too narrow.  A single run cannot be drawn again, and its interval
+is of the resampling alone.
 
 Not modelled: guests that do the same at the same time (host / peak is what that takes), pages that
 guests share, and what swapping does to them.
@@ -79,6 +82,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
     host_bytes: int
     recordings: int
+    runs: int | None = None  # That were drawn again; None in documents that are older than that.
     period_s: float  # The longest recording.
     step_s: float
     after_s: float
@@ -126,6 +130,7 @@ def find_capacity(footprints: Footprints, config: CapacityConfig, *, seed: int) 
     return Capacity(
         host_bytes=config.host_bytes,
         recordings=len(footprints.curves),
+        runs=len(set(footprints.runs)),
         period_s=footprints.period_s,
         step_s=footprints.step_s,
         after_s=config.after_s,
@@ -165,19 +170,22 @@ class _Resamples:
         self._points = np.array([len(curve) for curve in footprints.curves])
         around = np.array([np.resize(curve, 2 * width) for curve in footprints.curves])
         self._windows = np.lib.stride_tricks.sliding_window_view(around, width, axis=1)
+        of = np.array(footprints.runs)
+        self._runs = [np.flatnonzero(of == run) for run in np.unique(of)]
         self._size = resamples // BATCHES
         self._seeds = np.random.SeedSequence([seed, 0]).spawn(BATCHES)
         self.times = resamples * width
 
     def _filling(self, batch: int, redrawn: bool = False) -> Iterator[npt.NDArray[np.float64]]:
         """The sums f8[resamples of the batch][points] with 1, 2, ... guests, without end; each is
-        valid until the next.  `redrawn`: of recordings that are drawn again first."""
+        valid until the next.  `redrawn`: of runs that are drawn again first."""
         rng = np.random.default_rng(self._seeds[batch])
-        count = len(self._points)
-        pool = rng.integers(count, size=count) if redrawn else np.arange(count)
+        runs = len(self._runs)
+        drawn = rng.integers(runs, size=runs) if redrawn else np.arange(runs)
+        pool = np.concatenate([self._runs[run] for run in drawn])
         sums = np.zeros((self._size, self._windows.shape[2]))
         while True:
-            guests = pool[rng.integers(count, size=self._size)]
+            guests = pool[rng.integers(len(pool), size=self._size)]
             sums += self._windows[guests, rng.integers(self._points[guests])]
             yield sums
 
@@ -218,9 +226,9 @@ class _Resamples:
         hosts: npt.NDArray[np.int64],
     ) -> tuple[_Rows, _Rows]:
         """What may have been found instead: both probabilities f8[guests - 1], a row each time,
-        from recordings drawn again; of a single one, from its batches drawn again."""
+        from runs drawn again; of a single one, from its batches drawn again."""
         size = self._size
-        if len(self._points) == 1:
+        if len(self._runs) == 1:
             weights = np.random.default_rng(self._seeds[0].spawn(1)[0]).multinomial(
                 BATCHES, np.full(BATCHES, 1 / BATCHES), size=_BOOTSTRAPS
             )

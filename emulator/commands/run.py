@@ -1,10 +1,9 @@
 """`scenario` and `replay`: run one scenario into a run folder."""
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -20,9 +19,6 @@ from emulator.machine_check import available_bytes
 from emulator.observer import Observer
 from emulator.run_folder import REPORT, RunFolder
 from emulator.summary import Summary, check, check_metric, is_sound, to_json
-
-if TYPE_CHECKING:
-    from emulator.capacity.capacities import CapacityOf
 
 _DEFAULT_SCENARIO = "memhog"
 
@@ -110,7 +106,7 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
     Raises `ConfigError`, `MachineLacks` (both leave no folder behind) and `RunFailed` (the folder
     keeps what was recorded); after the run, `ConfigError` where `[capacity]` has no answer.
     """
-    from emulator.capacity.capacities import require_answer
+    from emulator.capacity.capacities import figures_of, require_answer
     from emulator.capacity.recorded import capacity_in
     from emulator.report.live import make_view
 
@@ -121,15 +117,16 @@ def execute(scenario: Scenario, *, output: Path | None, as_json: bool) -> None:
         with make_view(sys.stderr, memory_bytes=scenario.memory_bytes) as view:
             summary = _record(scenario, folder, started, view)
             view.phase("writing the report")
+            capacities = capacity_in(folder, scenario)
+            summary = msgspec.structs.replace(summary, capacity=figures_of(capacities))
             folder.write_summary(summary)
             results = check(scenario.expect, summary)
-            capacities = capacity_in(folder, scenario)
             _write_report([folder], folder.path / REPORT)
     except (KeyboardInterrupt, RunFailed):
         click.echo(f"What was recorded is in {folder.path}", err=True)
         raise
     if as_json:
-        click.echo(_document(summary, capacities))
+        click.echo(to_json(summary))
     else:
         from emulator.commands.console import ResultConsole
         from emulator.report.text import render_summary
@@ -168,15 +165,6 @@ def _record(scenario: Scenario, folder: RunFolder, started: datetime, view: Obse
         if not began or isinstance(error, MechanismFailed):
             folder.discard()
         raise
-
-
-def _document(summary: Summary, capacities: "Sequence[CapacityOf]") -> str:
-    """The summary; how many guests fit stands in it, too, where it was asked."""
-    text = to_json(summary)
-    if not capacities:
-        return text
-    document = {**msgspec.json.decode(text), "capacity": list(capacities)}
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
 def _write_report(folders: list[RunFolder], path: Path) -> None:

@@ -112,6 +112,8 @@ def notes(capacities: Sequence[CapacityOf]) -> list[str]:
         return []
     first = known[0][1]
     recordings = sorted({found.recordings for _, found in known})
+    runs = {found.recordings if found.runs is None else found.runs for _, found in known}
+    together = runs != set(recordings)
     many = listed([counted(number, "recording") for number in recordings])
     sentences = [
         f"Each guest is one of {many} of {_span_text([f.period_s for _, f in known])}, at a phase "
@@ -119,12 +121,13 @@ def notes(capacities: Sequence[CapacityOf]) -> list[str]:
         f"{count_text(first.resamples)} resamples, seed {first.seed}. Of periods: how many have "
         "any excess at all."
     ]
+    drawn = "runs, each with all its guests," if together else "recordings"
     sentences.append(
-        "In brackets: the 95 % interval, were as many of the same recordings drawn again. It says "
+        f"In brackets: the 95 % interval, were as many of the same {drawn} drawn again. It says "
         "nothing of guests that do the same at the same time."
-        if recordings[0] > 1
-        else "From one recording nobody knows how others would do: in brackets is the 95 % "
-        "interval of the resampling alone."
+        if min(runs) > 1
+        else f"From one {'run' if together else 'recording'} nobody knows how others would do: in "
+        "brackets is the 95 % interval of the resampling alone."
     )
     least = min(fit.probability for fit in first.fits)
     tails = [fit for _, found in known for fit in found.fits if fit.probability == least]

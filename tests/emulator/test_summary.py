@@ -108,8 +108,17 @@ def test_the_keys_are_those_of_schema_1() -> None:
     assert list(document) == [
         *("schema", "scenario", "mechanism", "launcher", "seed", "wall_s", "virtual_s"),
         *SCHEMA_1,
-        *("workload", "phases"),
+        *("capacity", "workload", "phases"),
     ]
+    assert document["capacity"] == {
+        "host_bytes": None,
+        "recordings": None,
+        "guest_mean_bytes": None,
+        "guest_peak_bytes": None,
+        "guests_by_mean": None,
+        "guests_by_peak": None,
+        "fits": [],
+    }
     for section, keys in SCHEMA_1.items():  # What was added since stands behind them.
         assert list(document[section])[: len(keys)] == keys
     measured = json.loads(to_json(sample_summary()))

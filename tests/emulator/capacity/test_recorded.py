@@ -5,7 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from emulator.capacity.capacities import CapacityOf, capacities_of, from_json, require_answer
+from emulator.capacity.capacities import (
+    CapacityOf,
+    capacities_of,
+    figures_of,
+    from_json,
+    require_answer,
+)
+from emulator.capacity.figures import CapacityFigures
 from emulator.capacity.recorded import capacity_in, read_recorded, recorded_in
 from emulator.compare.comparison import to_json
 from emulator.config.capacity import CapacityConfig
@@ -35,7 +42,7 @@ def test_runs_of_one_mechanism_are_put_together(tmp_path: Path) -> None:
         "off": 2,
         "page_reporting": 1,
     }
-    times, sizes = found["off"][0]
+    ((times, sizes),) = found["off"][0]
     rows = RunFolder.open(tmp_path / "a").read_series()
     assert times == [row.time_s for row in rows]
     assert sizes == [row.resident_bytes for row in rows]
@@ -54,7 +61,7 @@ def test_every_guest_of_a_run_is_a_recording(tmp_path: Path) -> None:
     sample_folder(tmp_path, scenario=under("off"))
     guests = [sample_series(), sample_series(stays_bytes=0)]
     (tmp_path / SERIES_GUESTS).write_text(write_guests_series(guests))
-    found = read_recorded([tmp_path])["off"]
+    (found,) = read_recorded([tmp_path])["off"]
     assert [sizes for _, sizes in found] == [[row.resident_bytes for row in g] for g in guests]
 
 
@@ -74,7 +81,7 @@ def test_a_comparison_has_the_names_of_its_mechanisms(tmp_path: Path) -> None:
 def test_a_table_of_ones_own_needs_two_columns(tmp_path: Path) -> None:
     own = tmp_path / "own.csv"
     own.write_text("host,resident_bytes,time_s\nx,1e9,0\nx,,1\nx,2000000000,2.5\n")
-    assert read_recorded([own]) == {"recorded": [([0.0, 2.5], [1e9, 2e9])]}
+    assert read_recorded([own]) == {"recorded": [[([0.0, 2.5], [1e9, 2e9])]]}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +116,7 @@ def test_what_was_swapped_out_of_a_guest_counts_as_held(tmp_path: Path) -> None:
     folder = sample_folder(tmp_path, scenario=under("off"))
     rows = [SeriesRow(time_s=float(at), resident_bytes=8, swapped_bytes=at) for at in range(3)]
     folder.write_series(rows)
-    assert read_recorded([tmp_path]) == {"off": [([0.0, 1.0, 2.0], [8.0, 9.0, 10.0])]}
+    assert read_recorded([tmp_path]) == {"off": [[([0.0, 1.0, 2.0], [8.0, 9.0, 10.0])]]}
 
 
 def test_what_a_scenario_asks_is_made_once_and_kept(tmp_path: Path) -> None:
@@ -130,10 +137,19 @@ def test_what_a_scenario_asks_is_made_once_and_kept(tmp_path: Path) -> None:
 
 def test_one_mechanism_that_cannot_be_answered_does_not_hide_the_others(tmp_path: Path) -> None:
     times = [0.0, 1.0, 2.0]
-    recorded = {"small": [(times, [1.0 * GIB] * 3)], "large": [(times, [17.0 * GIB] * 3)]}
+    recorded = {
+        "small": [[(times, [1.0 * GIB] * 3)]],
+        "large": [[(times, [17.0 * GIB] * 3)]],
+    }
     small, large = capacities_of(recorded, CONFIG, seed=1)
     assert small.found is not None and small.found.fits[0].fits.guests == 16
     assert large.found is None and "less than the 17408MiB" in large.why
     require_answer([small, large])
+    assert figures_of([large]) == figures_of([]) == CapacityFigures()
+    figures = figures_of([small])
+    assert (figures.host_bytes, figures.recordings) == (16 * GIB, 1)
+    assert (figures.guest_mean_bytes, figures.guests_by_peak) == (GIB, 16)
+    (fit,) = figures.fits
+    assert (fit.probability, fit.guests, fit.guests_low, fit.guests_high) == (0.1, 16, 16, 16)
     with pytest.raises(ConfigError, match="large: host: 16GiB are less"):
         require_answer([CapacityOf(label="large", why=large.why)])

@@ -126,6 +126,40 @@ def test_few_recordings_that_differ_are_an_uncertainty_that_resampling_cannot_re
     assert (alike.low, alike.guests, alike.high) == (60, 60, 60)
 
 
+def flat_runs(*runs: list[float]) -> Footprints:
+    """Runs of guests that never change, by what each holds, MiB."""
+    times = list(range(11))
+    recordings = [(times, [size * MIB] * 11) for run in runs for size in run]
+    of = [number for number, run in enumerate(runs) for _ in run]
+    return lay_footprints(recordings, runs=of)
+
+
+def test_guests_of_one_run_are_drawn_again_together() -> None:
+    """All of a run are alike, as by a manager: of both runs drawn, each is the small one half of
+    the time.  Drawn guest by guest, all eight would be alike once in 256 times."""
+    host = 600
+    coupled = capacity(flat_runs([1.0] * 4, [3.0] * 4), host).fits[0].fits
+    assert (coupled.low, coupled.high) == (host // 3, host)
+    alone = capacity(flat_runs(*([size] for size in [1.0] * 4 + [3.0] * 4)), host).fits[0].fits
+    assert host // 3 < alone.low < coupled.guests < alone.high < host
+
+
+def test_runs_that_all_hold_the_same_leave_no_doubt_however_their_guests_differ() -> None:
+    """A manager that gives one guest what it takes from the other: every run is 1 and 3 MiB."""
+    coupled = capacity(flat_runs(*([[1.0, 3.0]] * 4)), 600).fits[0].fits
+    alone = capacity(flat_runs(*([[1.0], [3.0]] * 4)), 600).fits[0].fits
+    # What a batch's own resamples differ by stays.
+    assert coupled.high - coupled.low < (alone.high - alone.low) / 4
+    assert coupled.low <= coupled.guests <= coupled.high
+
+
+def test_the_guests_of_a_single_run_cannot_be_drawn_again() -> None:
+    found = capacity(flat_runs([1.0, 3.0]), 60)
+    assert (found.recordings, found.runs) == (2, 1)
+    fits = found.fits[0].fits
+    assert fits.high - fits.low <= 1  # Of the resampling alone.
+
+
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(any),
     host=st.integers(41, 200),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from emulator.capacity import capacities as capacity
 from emulator.capacity.capacities import CapacityOf, capacities_of
 from emulator.commands.application import cli
 from emulator.config.capacity import CapacityConfig
@@ -27,9 +28,9 @@ CONFIG = CapacityConfig(host_bytes=30 * GIB)
 @pytest.fixture(scope="module")
 def capacities() -> list[CapacityOf]:
     recorded = {
-        "off": [(TIMES, [3.0 * GIB] * 11)],
-        "page_reporting(order=0,delay=100ms)": [(TIMES, LEVELS)] * 2,
-        "<script>": [(TIMES, [31.0 * GIB] * 11)],
+        "off": [[(TIMES, [3.0 * GIB] * 11)]],
+        "page_reporting(order=0,delay=100ms)": [[(TIMES, LEVELS)]] * 2,
+        "<script>": [[(TIMES, [31.0 * GIB] * 11)]],
     }
     return capacities_of(recorded, CONFIG, seed=1)
 
@@ -47,6 +48,18 @@ def test_text_of_72_columns_has_answer_and_tail_beside_the_mean(
     row = next(line for line in lines if re.match(r"  page_reporting.* < 1 %", line))
     assert re.search(r" 19 \(18-20\) +0\.\d+ % +\d+ %$", row)
     assert re.search(r"  off +10 +30 GiB +30 GiB +30 GiB +30 GiB$", "\n".join(lines), re.MULTILINE)
+
+
+def test_what_is_drawn_again_is_said() -> None:
+    def words(*runs: capacity.Run) -> str:
+        lines = capacity_lines(capacities_of({"off": list(runs)}, CONFIG, seed=1))
+        return " ".join(" ".join(line for line, _ in lines).split())
+
+    one: capacity.Run = [(TIMES, LEVELS)]
+    assert "were as many of the same recordings drawn again" in words(one, one)
+    assert "of the same runs, each with all its guests, drawn again" in words(one * 2, one)
+    assert "From one recording nobody knows" in words(one)
+    assert "From one run nobody knows" in words(one * 2)
 
 
 def test_a_page_has_picture_and_tables(capacities: list[CapacityOf]) -> None:
@@ -75,6 +88,26 @@ def test_it_stands_in_the_report_of_a_run_that_asks(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["report", str(folder.path)])
     assert "How many such guests fit a host of 8 GiB" in result.output
     assert "capacity.json" in (folder.path / "report.html").read_text()
+
+
+def test_a_run_can_be_held_against_it(tmp_path: Path) -> None:
+    """From the command line: in the summary, in what is expected, and null without a question."""
+    small = ["--memory=64MiB", "--vcpus=1", "--launcher=virtual", "--set=guest.ram='accounted'"]
+    words = ["scenario", "memhog", *small, "--set=workload.iterations=1", "--set=workload.idle=1s"]
+    asks = ["--set=capacity={host='1GiB', probabilities=[0.1], resamples=100}"]
+    for at_least, code in ((16, 0), (1000, 1)):
+        folder = tmp_path / str(code)
+        expect = [f"--set=expect=[{{metric='capacity.fits.0.guests', at_least={at_least}}}]"]
+        result = CliRunner().invoke(cli, [*words, *asks, *expect, f"--output={folder}", "--json"])
+        assert result.exit_code == code
+        document = json.loads(result.stdout)
+        assert document["capacity"]["host_bytes"] == GIB
+        assert 16 <= document["capacity"]["fits"][0]["guests"] < 1000
+        assert json.loads((folder / "summary.json").read_text())["capacity"] == document["capacity"]
+    result = CliRunner().invoke(
+        cli, [*words, "--set=expect=[{metric='capacity.fits.0.guest', at_least=1}]"]
+    )
+    assert (result.exit_code, "capacity.fits.0.guest: the summary" in result.output) == (2, True)
 
 
 def test_it_stands_in_a_comparison_that_asks(tmp_path: Path, capacities: list[CapacityOf]) -> None:
